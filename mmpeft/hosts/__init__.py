@@ -1,0 +1,57 @@
+"""How each known block and backbone is wired: which sites it offers and how its forward visits them."""
+
+from torch import nn
+
+from mmpeft.hosts.backbone import Backbone
+from mmpeft.hosts.host import Host, adapters_of, qualified_name, subclass
+from mmpeft.hosts.swin import SwinBackbone, SwinBlock
+
+BLOCKS = {
+    'mmdet.models.backbones.swin.SwinBlock': SwinBlock,
+    'mmseg.models.backbones.swin.SwinBlock': SwinBlock,
+    'mmpretrain.models.backbones.swin_transformer.SwinBlock': SwinBlock,
+}
+BACKBONES = {
+    'mmdet.models.backbones.swin.SwinTransformer': SwinBackbone,
+    'mmseg.models.backbones.swin.SwinTransformer': SwinBackbone,
+    'mmpretrain.models.backbones.swin_transformer.SwinTransformer': SwinBackbone,
+}
+
+
+def find_block(cls: type) -> type[Host] | None:
+    """The host of a stock block class, or None; a subclass with a forward of its own is not known."""
+    for base in cls.__mro__:
+        host = BLOCKS.get(qualified_name(base))
+        if host is not None:
+            return host if cls.forward is base.forward else None
+    return None
+
+
+def find_backbone(cls: type) -> type[Backbone] | None:
+    """The host of a stock backbone class or of a subclass of one, or None."""
+    return next((BACKBONES[name] for name in map(qualified_name, cls.__mro__) if name in BACKBONES), None)
+
+
+def adapted(cls: type) -> type:
+    """The one subclass of the stock class ``cls`` that carries its host and keeps the stock name.
+
+    Raises:
+        ValueError: No host describes ``cls``.
+    """
+    host = find_block(cls) or find_backbone(cls)
+    if host is None:
+        known = ', '.join([*BLOCKS, *BACKBONES])
+        raise ValueError(
+            f'No host describes {qualified_name(cls)}; known: {known}. To add one, write a file beside '
+            'mmpeft/hosts/swin.py.'
+        )
+    return subclass(cls, host)
+
+
+def adapt(module: nn.Module) -> None:
+    """Swap the class of ``module`` in place and give it an empty child named ``adapters``."""
+    module.__class__ = adapted(type(module))
+    module.adapters = nn.ModuleDict()
+
+
+__all__ = ['BACKBONES', 'BLOCKS', 'Backbone', 'Host', 'adapt', 'adapted', 'adapters_of', 'find_backbone', 'find_block']

@@ -1,0 +1,119 @@
+"""What every adapted backbone keeps true while mm builds, initialises, loads, freezes and trains it."""
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from mmpeft.hosts.host import Host, adapters_of, hidden_adapters
+from mmpeft.start import draw
+
+MM_INITIALISERS = 'mmengine.model.weight_init'
+MM_CHECKPOINTING = 'mmengine.runner.activation_checkpointing'
+
+
+class Backbone(Host):
+    """Mixin placed before a stock backbone class.
+
+    ``fresh`` matches the names of base parameters that no pretrained file holds. ``missing`` names the other base
+    parameters that were never given a value; a backbone adapted from Python is taken as it is and misses none.
+    ``adapter_methods`` holds the configs of the injected methods.
+    """
+
+    fresh = r'(?!)'
+    adapter_methods: tuple[dict, ...] = ()
+    missing: frozenset[str] = frozenset()
+    allow_random_base = False
+    _adapters_loaded = False
+    _ready = False
+
+    def expect_base(self) -> None:
+        """Ask for every base parameter: training is refused until loaded files have filled them."""
+        with hidden_adapters(self):
+            self.missing = frozenset(n for n, _ in self.named_parameters() if not re.fullmatch(self.fresh, n))
+
+    def forward(self, *args, **kwargs):
+        if self.training and not self._ready and torch.is_grad_enabled():
+            self._check_base()
+            self._check_checkpointing()
+            self._ready = True
+        return super().forward(*args, **kwargs)
+
+    def _check_base(self) -> None:
+        if not self.missing or self.allow_random_base:
+            return
+        names = sorted(self.missing)
+        listed = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+        raise RuntimeError(
+            f'{len(names)} tensors of the frozen base ({type(self).__name__}) were never given pretrained weights: '
+            f"{listed}. Give them by backbone.init_cfg=dict(type='Pretrained', checkpoint=...), by load_from or by "
+            '--resume. To train on a random base all the same, set allow_random_base=True beside method.'
+        )
+
+    def _check_checkpointing(self) -> None:
+        for name, module in self.named_modules():
+            forward = vars(module).get('forward')
+            if getattr(forward, '__globals__', {}).get('__name__') == MM_CHECKPOINTING:
+                raise RuntimeError(
+                    f'activation_checkpointing wraps {name or "the backbone"} in a re-entrant checkpoint, in which '
+                    'adapters behind a frozen input get no gradient. Remove it from the config and set with_cp=True '
+                    'in the backbone instead.'
+                )
+
+    @property
+    def is_init(self) -> bool:
+        """Always False: ``init_weights`` runs after whatever an outer module redraws, each time."""
+        return False
+
+    @is_init.setter
+    def is_init(self, value: bool) -> None:
+        pass
+
+    def _drawable(self) -> bool:
+        """Whether stock code may draw the base: not if its only copy is here."""
+        return bool(self.missing) or self.init_cfg is not None
+
+    def init_weights(self) -> None:
+        """Fill the base as the stock class does and put the adapters back to their starting values.
+
+        A base without ``init_cfg`` that has its values already keeps them, and so do adapters that were loaded.
+        """
+        if self._drawable():
+            self._is_init = False
+            with hidden_adapters(self):
+                super().init_weights()
+        if not self._adapters_loaded:
+            for place, adapter in adapters_of(self):
+                draw(adapter, place)
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> nn.Module:
+        """As ``nn.Module.apply``; the initialisers of an ``init_cfg`` do not reach the adapters."""
+        if getattr(fn, '__module__', None) != MM_INITIALISERS:
+            return super().apply(fn)
+        if self._drawable():
+            with hidden_adapters(self):
+                super().apply(fn)
+        return self
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        sizes = {name: parameter.shape for name, parameter in self.named_parameters()}
+        # mmpretrain renames the keys of old files only where `self.__class__` is its own Swin.
+        adapted_class, self.__class__ = self.__class__, self.stock
+        try:
+            self._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        finally:
+            self.__class__ = adapted_class
+        filled = {name for name, size in sizes.items() if getattr(state_dict.get(prefix + name), 'shape', None) == size}
+        self.missing = self.missing - filled
+        self._adapters_loaded |= any('adapters' in name.split('.') for name in filled)
+
+    def _freeze_stages(self) -> None:
+        """Freeze the stages that ``frozen_stages`` names, adapters excepted."""
+        adapters = [adapter for _, adapter in adapters_of(self)]
+        trainable = [p for adapter in adapters for p in adapter.parameters() if p.requires_grad]
+        super()._freeze_stages()
+        for parameter in trainable:
+            parameter.requires_grad = True
+        for adapter in adapters:
+            adapter.train(self.training)

@@ -1,0 +1,64 @@
+"""A host: a stock module whose class is swapped in place for a subclass that visits its adapters."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from torch import Tensor, nn
+
+
+def qualified_name(cls: type) -> str:
+    return f'{cls.__module__}.{cls.__qualname__}'
+
+
+class Host:
+    """Mixin placed before a stock class.
+
+    ``sites`` names the places that the forward visits, each with a function that reads the number of channels
+    there from a stock module.
+    """
+
+    sites: dict[str, Callable[[nn.Module], int]] = {}
+
+    def at(self, site: str, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+        """Pass ``x`` through the adapter at ``site``, if there is one. Shape: ``(B, N, C) -> (B, N, C)``."""
+        if site not in self.adapters:
+            return x
+        adapter = self.adapters[site]
+        return adapter(x, hw_shape) if adapter.needs_grid else adapter(x)
+
+    def __reduce__(self):
+        return _blank, (self.stock, self.host), self.__dict__
+
+
+@cache
+def subclass(stock: type, host: type[Host]) -> type:
+    """The one class that is ``host`` before ``stock``, under the stock name."""
+    names = {name: getattr(stock, name) for name in ('__module__', '__qualname__', '__doc__')}
+    return type(stock)(stock.__name__, (host, stock), {**names, 'stock': stock, 'host': host})
+
+
+def _blank(stock: type, host: type[Host]) -> Host:
+    """An object without content, for copy and pickle to fill."""
+    cls = subclass(stock, host)
+    return cls.__new__(cls)
+
+
+def adapters_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield each adapter in ``module`` with its place: ``stages.0.blocks.0.after_attn`` and the like."""
+    for owner_name, owner in module.named_modules():
+        if isinstance(owner, Host):
+            for site, adapter in owner.adapters.items():
+                yield f'{owner_name}.{site}'.lstrip('.'), adapter
+
+
+@contextmanager
+def hidden_adapters(module: nn.Module) -> Iterator[None]:
+    """Take the adapters out of ``module``, so that stock code walks through it as if it had none."""
+    hosts = [m for m in module.modules() if isinstance(m, Host)]
+    taken = [host._modules.pop('adapters') for host in hosts]
+    try:
+        yield
+    finally:
+        for host, adapters in zip(hosts, taken, strict=True):
+            host.adapters = adapters

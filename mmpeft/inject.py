@@ -1,0 +1,150 @@
+"""Put methods into a backbone: find the places, check everything, then change the model."""
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mmpeft.hosts import BACKBONES, Backbone, adapt, find_backbone, find_block
+from mmpeft.methods import METHODS
+from mmpeft.report import Report, report
+from mmpeft.sites import SITES
+from mmpeft.start import draw
+
+
+@dataclass(frozen=True)
+class Placement:
+    """An adapter that was built for one site of one owner and is not inserted yet."""
+
+    owner: str
+    site: str
+    adapter: nn.Module
+
+    @property
+    def place(self) -> str:
+        return f'{self.owner}.{self.site}'
+
+
+def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping]) -> Report:
+    """Insert the adapters of ``method`` into ``backbone`` in place.
+
+    Blocks and backbone change class where they stand; every pretrained key keeps its name. Nothing is frozen:
+    call ``mmpeft.freeze`` for that.
+
+    Args:
+        backbone: A Swin of mmdet, mmseg or mmpretrain.
+        method: ``dict(type='Mona', bottleneck=64)`` with the options of the method, or a list of such. ``sites``
+            names other places than the method's own; ``blocks`` is a regular expression that the full name of a
+            block must match.
+
+    Returns:
+        What was inserted, printable.
+
+    Raises:
+        ValueError: The backbone, a method, an option, a site or a pattern is not known or does not fit. The
+            backbone is then as it was.
+        TypeError: ``method`` is no mapping and no sequence of mappings.
+    """
+    configs = parse(method)
+    _check_backbone(backbone)
+    placements = [placement for config in configs for placement in _place(backbone, config)]
+    _check_distinct(placements)
+    owners = {name: backbone.get_submodule(name) for name in dict.fromkeys(p.owner for p in placements)}
+    for owner in owners.values():
+        adapt(owner)
+    adapt(backbone)
+    backbone.adapter_methods = tuple(configs)
+    for placement in placements:
+        owners[placement.owner].adapters[placement.site] = placement.adapter
+    return report(backbone)
+
+
+def parse(method: Mapping | Sequence[Mapping]) -> list[dict]:
+    """The methods as a list of plain dicts whose type, options and sites are known.
+
+    Raises:
+        ValueError: A type, an option or a site is unknown.
+        TypeError: ``method`` is no mapping and no sequence of mappings.
+    """
+    methods = [method] if isinstance(method, Mapping) else method
+    if not isinstance(methods, Sequence) or not methods or not all(isinstance(m, Mapping) for m in methods):
+        raise TypeError(f"A method is a dict such as dict(type='Mona'), or a list of such; got {method!r}.")
+    return [_parse_one(dict(m)) for m in methods]
+
+
+def _parse_one(config: dict) -> dict:
+    name = config.get('type')
+    if name not in METHODS:
+        raise ValueError(f'Unknown method {name!r}; known methods: {", ".join(METHODS)}.')
+    known = ['sites', 'blocks', *options_of(name)]
+    for option in config.keys() - {'type'}:
+        if option not in known:
+            raise ValueError(f'{name} has no option {option!r}; its options: {", ".join(known)}.')
+    for site in config.get('sites', ()):
+        if site not in SITES:
+            raise ValueError(f'Unknown site {site!r}; known sites: {", ".join(SITES)}.')
+    return config
+
+
+def options_of(name: str) -> list[str]:
+    """The options of the method ``name`` beside its type, ``sites`` and ``blocks``."""
+    if not issubclass(METHODS[name], nn.Module):
+        return []
+    return [option for option in inspect.signature(METHODS[name]).parameters if option != 'dim']
+
+
+def _check_backbone(backbone: nn.Module) -> None:
+    if isinstance(backbone, Backbone):
+        types = ', '.join(config['type'] for config in backbone.adapter_methods)
+        raise ValueError(f'This backbone carries {types} already; inject all methods in one call, as a list.')
+    if find_backbone(type(backbone)) is None:
+        inner = getattr(backbone, 'backbone', None)
+        hint = ' Pass its .backbone.' if inner is not None and find_backbone(type(inner)) else ''
+        raise ValueError(
+            f'No host describes {type(backbone).__module__}.{type(backbone).__qualname__}; known backbones: '
+            f'{", ".join(BACKBONES)}.{hint} To add one, write a file beside mmpeft/hosts/swin.py.'
+        )
+
+
+def _place(backbone: nn.Module, config: dict) -> list[Placement]:
+    cls = METHODS[config['type']]
+    sites = config.get('sites', cls.sites)
+    if not sites:
+        return []
+    blocks = {name: module for name, module in backbone.named_modules() if find_block(type(module))}
+    pattern = config.get('blocks', '.*')
+    chosen = {name: block for name, block in blocks.items() if re.search(pattern, name)}
+    if not chosen:
+        raise ValueError(f'No block matches {pattern!r}; the blocks are {", ".join(blocks) or "of unknown classes"}.')
+    options = {key: value for key, value in config.items() if key not in ('type', 'sites', 'blocks')}
+    return [
+        Placement(name, site, _build(cls, block, site, f'{name}.{site}', options))
+        for name, block in chosen.items()
+        for site in sites
+    ]
+
+
+def _build(cls: type[nn.Module], block: nn.Module, site: str, place: str, options: dict) -> nn.Module:
+    channels = find_block(type(block)).sites
+    if site not in channels:
+        raise ValueError(f'{type(block).__name__} has no site {site!r}; its sites: {", ".join(channels)}.')
+    # The layer's own draw is thrown away: the generator must not notice that it was built.
+    state = torch.default_generator.get_state()
+    with torch.device('cpu'):
+        adapter = cls(channels[site](block), **options)
+    torch.default_generator.set_state(state)
+    draw(adapter, place)
+    like = next(block.parameters())
+    return adapter.to(device=like.device, dtype=like.dtype).train(block.training)
+
+
+def _check_distinct(placements: list[Placement]) -> None:
+    taken = {}
+    for placement in placements:
+        other = taken.setdefault(placement.place, placement)
+        if other is not placement:
+            names = f'{type(other.adapter).__name__} and {type(placement.adapter).__name__}'
+            raise ValueError(f'{names} cannot share {placement.place}; choose other sites or blocks for one of them.')

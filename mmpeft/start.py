@@ -1,0 +1,34 @@
+"""Starting values that depend on the seed and the place alone, and leave the global generator as it was."""
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def seeded(place: str) -> Iterator[None]:
+    """Draw on the CPU from a generator seeded by ``torch.initial_seed()`` and ``place``.
+
+    Only the CPU's generator is touched and restored; ``torch.manual_seed`` would reseed the GPUs too.
+    """
+    generator = torch.default_generator
+    state = generator.get_state()
+    digest = hashlib.sha256(f'{generator.initial_seed()}:{place}'.encode()).digest()
+    generator.manual_seed(int.from_bytes(digest[:7], 'big'))
+    try:
+        yield
+    finally:
+        generator.set_state(state)
+
+
+def draw(adapter: nn.Module, place: str) -> None:
+    """Give ``adapter`` the starting values of ``place``, drawn in fp32 on the CPU whatever its device and dtype."""
+    twin = copy.deepcopy(adapter).to('cpu', torch.float32)
+    with seeded(place), torch.no_grad():
+        twin.reset_parameters()
+        for target, source in zip(adapter.parameters(), twin.parameters(), strict=True):
+            target.copy_(source)
