@@ -1,0 +1,86 @@
+"""Registered builders that return a stock backbone with adapters in it, frozen."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmpeft.freeze import freeze
+from mmpeft.inject import inject, options_of
+from mmpeft.registry import MODELS
+
+# Where the scope has no Swin of its own, whose it uses.
+SWIN_SCOPES = {'mmrotate': 'mmdet'}
+
+
+def adapt_backbone(backbone: nn.Module, method: Mapping | Sequence[Mapping], allow_random_base: bool = False) -> None:
+    """Inject ``method`` into a backbone that mm has just built, freeze it, and ask for its base weights."""
+    inject(backbone, method)
+    backbone.expect_base()
+    backbone.allow_random_base = allow_random_base
+    freeze(backbone)
+
+
+@MODELS.register_module(name='AdaptedBackbone')
+def build_adapted_backbone(
+    backbone: dict,
+    method: Mapping | Sequence[Mapping],
+    allow_random_base: bool = False,
+    init_cfg: dict | None = None,
+    pretrained: str | None = None,
+) -> nn.Module:
+    """Build ``backbone`` and adapt it.
+
+    Args:
+        backbone: Config of a stock backbone; its type is looked up in the default scope, as everywhere in mm.
+        method: What to inject, as for ``mmpeft.inject``.
+        allow_random_base: Train even if the base was never given weights.
+        init_cfg: Goes to the backbone, over an ``init_cfg`` of its own.
+        pretrained: Goes to the backbone, as mmseg's segmentors set it.
+
+    Returns:
+        The stock backbone itself, adapted and frozen.
+
+    Raises:
+        ValueError: As ``mmpeft.inject``.
+    """
+    backbone = ConfigDict(backbone)
+    backbone.update({key: ConfigDict(init_cfg) for key in ('init_cfg',) if init_cfg is not None})
+    backbone.update({key: pretrained for key in ('pretrained',) if pretrained is not None})
+    built = MMENGINE_MODELS.build(backbone)
+    adapt_backbone(built, method, allow_random_base)
+    return built
+
+
+def wrap_backbone(model: ConfigDict, method: Mapping | Sequence[Mapping], allow_random_base: bool = False) -> None:
+    """Turn the backbone of a model config into an ``mmpeft.AdaptedBackbone`` around it, in place.
+
+    Raises:
+        ValueError: The model has no backbone, or it is wrapped already.
+    """
+    if 'backbone' not in model:
+        raise ValueError(f'The model {model.get("type")} has no backbone in its config; wrap its backbone by hand.')
+    if str(model.backbone.get('type')).startswith('mmpeft.'):
+        raise ValueError(f'The backbone is {model.backbone.type} already; remove the adapter hook or the wrapper.')
+    wrapped = dict(type='mmpeft.AdaptedBackbone', method=method, backbone=model.pop('backbone'))
+    if allow_random_base:
+        wrapped['allow_random_base'] = True
+    model.backbone = ConfigDict(wrapped)
+
+
+def _build_swin(method: str, allow_random_base: bool = False, **kwargs) -> nn.Module:
+    scope = DefaultScope.get_current_instance()
+    if scope is None:
+        raise ValueError(
+            f'mmpeft.{method}SwinTransformer takes the Swin of the default scope, and none is set: call '
+            "mmengine.registry.init_default_scope('mmdet') first, or use mmpeft.AdaptedBackbone with a scoped type."
+        )
+    options = {key: kwargs.pop(key) for key in options_of(method) if key in kwargs}
+    stock = f'{SWIN_SCOPES.get(scope.scope_name, scope.scope_name)}.SwinTransformer'
+    return build_adapted_backbone(dict(type=stock, **kwargs), dict(type=method, **options), allow_random_base)
+
+
+MODELS.register_module(name='MonaSwinTransformer', module=partial(_build_swin, 'Mona'))

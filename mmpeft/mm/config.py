@@ -1,0 +1,29 @@
+"""Edits of a config before a Runner is built from it."""
+
+from mmengine.config import Config, ConfigDict
+
+from mmpeft.mm.hooks import adapter_hooks_in
+from mmpeft.registry import HOOKS
+
+
+def inject_at_build(cfg: Config) -> None:
+    """Turn the adapter hook of ``cfg`` into an ``mmpeft.AdaptedBackbone``, in place.
+
+    What the hook does late in a stock Runner, with everything built twice, then happens while the model is built.
+
+    Raises:
+        ValueError: There is more than one adapter hook, or the backbone is wrapped already.
+    """
+    for position in adapter_hooks_in(cfg):
+        hook = cfg.custom_hooks[position]
+        HOOKS.build({key: value for key, value in hook.items() if key != 'priority'}).rewrite(cfg)
+
+
+def add_report_hook(cfg: Config) -> None:
+    """List ``mmpeft.AdapterReportHook`` in ``cfg`` if its backbone is one of mmpeft's and no hook reports on it."""
+    backbone = cfg.model.get('backbone') or {}
+    if not str(backbone.get('type')).startswith('mmpeft.'):
+        return
+    cfg.custom_hooks = cfg.get('custom_hooks') or []
+    if not any(hook.get('type') == 'mmpeft.AdapterReportHook' for hook in cfg.custom_hooks):
+        cfg.custom_hooks.append(ConfigDict(type='mmpeft.AdapterReportHook'))

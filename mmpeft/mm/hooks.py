@@ -1,0 +1,189 @@
+"""Registered hooks: the report at the start of training, and adaptation in one line of an untouched config."""
+
+from collections.abc import Mapping, Sequence
+
+from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner
+from torch import nn
+
+from mmpeft.freeze import adapted_backbones, count_parameters, is_adapter
+from mmpeft.mm.backbone import adapt_backbone, wrap_backbone
+from mmpeft.registry import HOOKS
+from mmpeft.report import report
+
+
+def bare_model(runner: Runner) -> nn.Module:
+    """The runner's model without its distributed wrapper."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
+    wrapper = runner.optim_wrapper
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+
+
+@HOOKS.register_module()
+class AdapterReportHook(Hook):
+    """Print what was inserted and what trains, and check that it does.
+
+    Before training: the optimizer must hold every trainable parameter, at a learning rate above zero. At the first
+    update: every trainable parameter must have got a gradient; for one of the backbone its lack is an error, for
+    another a warning, because some heads leave a branch out in some iterations.
+    """
+
+    priority = 'NORMAL'
+
+    def before_train(self, runner: Runner) -> None:
+        model = bare_model(runner)
+        for name, backbone in adapted_backbones(model).items():
+            counts = count_parameters(model)
+            print_log(f'Adapters in {name or "the model"}:\n{report(backbone)}\nWhole model: {counts}.', 'current')
+        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._check_optimizer(runner, trainable)
+        self._without_gradient = set(trainable)
+        self._handles = [
+            p.register_hook(lambda _, name=name: self._without_gradient.discard(name)) for name, p in trainable.items()
+        ]
+
+    def _check_optimizer(self, runner: Runner, trainable: dict[str, nn.Parameter]) -> None:
+        groups = [group for wrapper in optim_wrappers(runner) for group in wrapper.optimizer.param_groups]
+        held = {id(p): group for group in groups for p in group['params']}
+        absent = [name for name, p in trainable.items() if id(p) not in held]
+        if absent:
+            raise RuntimeError(f'The optimizer does not hold {len(absent)} trainable parameters: {_listed(absent)}.')
+        factors = {name: held[id(p)].get('lr_mult', 1.0) for name, p in trainable.items() if is_adapter(name)}
+        slowed = [name for name, factor in factors.items() if factor != 1]
+        advice = "Set optim_wrapper.constructor='mmpeft.AdapterOptimWrapperConstructor' to give them their method's."
+        if any(factors[name] == 0 for name in slowed):
+            raise RuntimeError(f'paramwise_cfg sets the learning rate of adapters to 0: {_listed(slowed)}. {advice}')
+        if slowed:
+            print_log(
+                f'paramwise_cfg multiplies the learning rate of {len(slowed)} adapter parameters by '
+                f'{factors[slowed[0]]}, for example {slowed[0]}. {advice}',
+                'current',
+                level='WARNING',
+            )
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        if not self._handles or not all(wrapper.should_update() for wrapper in optim_wrappers(runner)):
+            return
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        model = bare_model(runner)
+        owners = tuple(f'{name}.' if name else '' for name in adapted_backbones(model))
+        names = sorted(self._without_gradient)
+        inside = [name for name in names if name.startswith(owners)]
+        if inside:
+            raise RuntimeError(f'{len(inside)} trainable parameters of the backbone got no gradient: {_listed(inside)}.')
+        if names:
+            print_log(f'{len(names)} parameters got no gradient yet: {_listed(names)}.', 'current', level='WARNING')
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
+
+
+@HOOKS.register_module()
+class AdapterHook(AdapterReportHook):
+    """Adapt the backbone of a config that knows nothing of adapters.
+
+    Under ``tools/train.py`` and ``tools/test.py`` of mmpeft this becomes an ``mmpeft.AdaptedBackbone`` before the
+    model is built. In a stock Runner it happens in ``before_run``, ahead of every other hook: the model is unwrapped,
+    adapted, frozen and wrapped again, and what was built for the old model (optimizer wrapper, scaled learning rate,
+    schedulers) is built anew. Both train to the same weights. The Runner's config is rewritten and dumped again, so
+    that it rebuilds the adapted model wherever it is read.
+
+    Args:
+        method: What to inject, as for ``mmpeft.inject``.
+        allow_random_base: Train even if the base was never given weights.
+
+    Raises:
+        RuntimeError: The Runner is a FlexibleRunner, has no config, or was handed an optimizer that is built.
+    """
+
+    priority = 'HIGHEST'
+
+    def __init__(self, method: Mapping | Sequence[Mapping], allow_random_base: bool = False) -> None:
+        self.method = method
+        self.allow_random_base = allow_random_base
+
+    def rewrite(self, cfg: Config) -> None:
+        """Give ``cfg`` the wrapper form: an adapted backbone, and the report in place of this hook."""
+        wrap_backbone(cfg.model, self.method, self.allow_random_base)
+        cfg.custom_hooks[adapter_hooks_in(cfg)[0]] = ConfigDict(type='mmpeft.AdapterReportHook')
+
+    def before_run(self, runner: Runner) -> None:
+        model = bare_model(runner)
+        if adapted_backbones(model):
+            return
+        training = isinstance(runner.optim_wrapper, OptimWrapper)
+        self._check(runner, model, training)
+        adapt_backbone(model.backbone, self.method, self.allow_random_base)
+        runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
+        if training:
+            self._rebuild_optimizer(runner)
+        self.rewrite(runner.cfg)
+        runner.dump_config()
+
+    def _check(self, runner: Runner, model: nn.Module, training: bool) -> None:
+        name = type(self).__name__
+        wrapper = "Use model.backbone=dict(type='mmpeft.AdaptedBackbone', method=..., backbone=...) instead."
+        if not isinstance(runner, Runner):
+            raise RuntimeError(f'{name} works with mmengine.runner.Runner, not {type(runner).__name__}. {wrapper}')
+        if 'model' not in runner.cfg:
+            raise RuntimeError(f'{name} needs a Runner with a config to rebuild the optimizer from. {wrapper}')
+        if not hasattr(model, 'backbone'):
+            raise RuntimeError(f'{name} found no .backbone in {type(model).__name__}. {wrapper}')
+        if training and not isinstance(runner.cfg.get('optim_wrapper'), dict):
+            raise RuntimeError(f'{name} cannot rebuild an optimizer that was built outside the config. {wrapper}')
+
+    def _rebuild_optimizer(self, runner: Runner) -> None:
+        """As Runner.train does it: optimizer wrapper, then the scaled learning rate, then the schedulers."""
+        cfg = runner.cfg
+        runner.optim_wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
+        runner.param_schedulers = cfg.get('param_scheduler')
+        runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+        if runner.param_schedulers is not None:
+            runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+
+
+class _MethodHook(AdapterHook):
+    """An ``AdapterHook`` for one method, whose options are arguments of the hook itself."""
+
+    type: str
+
+    def __init__(self, allow_random_base: bool = False, **options) -> None:
+        super().__init__(dict(type=self.type, **options), allow_random_base)
+
+
+@HOOKS.register_module()
+class MonaHook(_MethodHook):
+    """``AdapterHook(method=dict(type='Mona', ...))``."""
+
+    type = 'Mona'
+
+
+def adapter_hooks_in(cfg: Config) -> list[int]:
+    """The positions of adapter hooks in ``cfg.custom_hooks``.
+
+    Raises:
+        ValueError: There is more than one.
+    """
+    hooks = cfg.get('custom_hooks') or []
+    positions = [i for i, hook in enumerate(hooks) if _is_adapter_hook(hook.get('type'))]
+    if len(positions) > 1:
+        names = ', '.join(str(hooks[i]['type']) for i in positions)
+        raise ValueError(f'A config takes one adapter hook, got {names}; list the methods in one mmpeft.AdapterHook.')
+    return positions
+
+
+def _is_adapter_hook(hook_type: str | type) -> bool:
+    if isinstance(hook_type, str):
+        scope, _, name = hook_type.rpartition('.')
+        hook_type = HOOKS.get(name) if scope == 'mmpeft' else None
+    return isinstance(hook_type, type) and issubclass(hook_type, AdapterHook)

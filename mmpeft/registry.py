@@ -1,0 +1,17 @@
+"""mmpeft's node in mmengine's registries; mmengine imports this module when a config names ``mmpeft.X``."""
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import Registry
+
+
+def _child(parent: Registry, location: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope='mmpeft', locations=[location])
+
+
+MODELS = _child(MMENGINE_MODELS, 'mmpeft.mm.backbone')
+HOOKS = _child(MMENGINE_HOOKS, 'mmpeft.mm.hooks')
+DATASETS = _child(MMENGINE_DATASETS, 'mmpeft.mm.datasets')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'mmpeft.mm.optim')
