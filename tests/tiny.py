@@ -1,0 +1,112 @@
+"""Tiny real models and data for the tests: stock Swin of three libraries, a small detector, and a Runner."""
+
+import mmdet.models
+import mmpretrain.models
+import mmseg.models
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+from mmengine.runner import Runner
+from torch import nn
+
+SIZES = dict(embed_dims=8, depths=(1, 2, 1, 1), num_heads=(1, 1, 2, 2))
+SWIN = dict(type='SwinTransformer', window_size=3, drop_path_rate=0.0, **SIZES)
+MONA = dict(type='Mona', bottleneck=4)
+SWINS = {
+    'mmdet': mmdet.models.SwinTransformer,
+    'mmseg': mmseg.models.SwinTransformer,
+    'mmpretrain': mmpretrain.models.SwinTransformer,
+}
+LIBRARIES = list(SWINS)
+
+
+def swin(library: str = 'mmdet', **options) -> nn.Module:
+    """A stock Swin of five blocks with all four outputs."""
+    options = {**{key: value for key, value in SWIN.items() if key != 'type'}, **options}
+    if library != 'mmpretrain':
+        return SWINS[library](**options)
+    arch = {key: options.pop(key) for key in SIZES}
+    with_cp = options.pop('with_cp', False)
+    stages = dict(block_cfgs=dict(with_cp=with_cp))
+    return SWINS[library](arch=arch, out_indices=(0, 1, 2, 3), pad_small_map=True, stage_cfgs=stages, **options)
+
+
+def image(height: int = 30, width: int = 44, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 3, height, width)
+
+
+def wrapped(backbone: dict = SWIN, method: dict = MONA, **options) -> dict:
+    return dict(type='mmpeft.AdaptedBackbone', method=method, backbone=backbone, **options)
+
+
+def pretrained(folder, **options) -> dict:
+    """The config of a stock Swin whose weights lie in a file in ``folder``."""
+    torch.manual_seed(77)
+    path = folder / 'base.pth'
+    torch.save({'state_dict': {f'backbone.{k}': v for k, v in swin().state_dict().items() if 'norm0' not in k}}, path)
+    return dict(SWIN, init_cfg=dict(type='Pretrained', checkpoint=str(path)), **options)
+
+
+@DATASETS.register_module()
+class NoiseDataset(BaseDataset):
+    """Sixteen images of noise, each drawn from its index."""
+
+    def load_data_list(self) -> list[dict]:
+        return [dict(index=i) for i in range(16)]
+
+    def prepare_data(self, index: int) -> dict:
+        generator = torch.Generator().manual_seed(index)
+        return dict(inputs=torch.randn(3, 24, 24, generator=generator))
+
+
+@MODELS.register_module()
+class ToyModel(BaseModel):
+    """A backbone and a linear head on the mean of its last output; the loss is a mean over the batch."""
+
+    def __init__(self, backbone: dict, data_preprocessor=None, init_cfg=None) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, inputs, mode: str = 'tensor'):
+        images = torch.stack(list(inputs)) if isinstance(inputs, list | tuple) else inputs
+        logits = self.head(self.backbone(images)[-1].mean((2, 3)))
+        return dict(loss=(logits - 1).square().mean()) if mode == 'loss' else logits
+
+
+def runner_config(work_dir, backbone: dict, **changes) -> Config:
+    """Train ToyModel for four iterations of two images."""
+    cfg = dict(
+        default_scope='mmdet',
+        work_dir=str(work_dir),
+        model=dict(type='ToyModel', backbone=backbone),
+        train_dataloader=dict(
+            batch_size=2,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            dataset=dict(type='NoiseDataset'),
+        ),
+        train_cfg=dict(by_epoch=False, max_iters=4),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05)),
+        param_scheduler=[dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=3)],
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=4, by_epoch=False)),
+        randomness=dict(seed=3),
+        log_level='INFO',
+    )
+    return Config(cfg | changes)
+
+
+def trained(cfg: Config) -> Runner:
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
