@@ -30,10 +30,16 @@ class Report:
         rows += [_row(part.name, part.adapters, part.counts) for part in self.parts]
         rows.append(_row('backbone', (), self.counts))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return '\n'.join(
-            '  '.join(cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
-            for row in rows
-        )
+        return '\n'.join(_line(row, widths) for row in rows)
+
+
+def _line(row: tuple[str, ...], widths: list[int]) -> str:
+    """Cells in columns: names to the left, numbers to the right."""
+    aligned = [
+        cell.ljust(width) if i < 2 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return '  '.join(aligned)
 
 
 def _row(name: str, adapters: tuple[tuple[str, str, int], ...], counts: ParameterCounts) -> tuple[str, ...]:

@@ -43,7 +43,6 @@ def test_every_file_has_its_place_in_the_order():
 
 def test_importing_mmpeft_needs_torch_alone():
     blocked = [*MM, 'safetensors', 'torchvision', 'numpy', 'PIL', 'skimage', 'sklearn', 'matplotlib', 'pycocotools']
-    code = f'import sys; import torch; before = set(sys.modules); import mmpeft; print(sorted({blocked} & {{m for m in set(sys.modules) - before}}))'
-    code = code.replace(f'{blocked} &', f'set({blocked}) &')
+    code = 'import sys, torch; before = set(sys.modules); import mmpeft; print(*(set(sys.modules) - before))'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == '[]'
+    assert not {name.split('.')[0] for name in done.stdout.split()} & set(blocked)

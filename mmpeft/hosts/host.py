@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 
 def qualified_name(cls: type) -> str:
+    """The module and the name of ``cls``, by which stock classes are known without importing them."""
     return f'{cls.__module__}.{cls.__qualname__}'
 
 

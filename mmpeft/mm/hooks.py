@@ -1,5 +1,6 @@
 """Registered hooks: the report at the start of training, and adaptation in one line of an untouched config."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from mmengine.config import Config, ConfigDict
@@ -22,6 +23,7 @@ def bare_model(runner: Runner) -> nn.Module:
 
 
 def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
+    """The runner's optimizer wrappers: one, or one for each optimizer."""
     wrapper = runner.optim_wrapper
     return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
 
@@ -65,7 +67,7 @@ class AdapterReportHook(Hook):
                 f'paramwise_cfg multiplies the learning rate of {len(slowed)} adapter parameters by '
                 f'{factors[slowed[0]]}, for example {slowed[0]}. {advice}',
                 'current',
-                level='WARNING',
+                level=logging.WARNING,
             )
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
@@ -79,9 +81,13 @@ class AdapterReportHook(Hook):
         names = sorted(self._without_gradient)
         inside = [name for name in names if name.startswith(owners)]
         if inside:
-            raise RuntimeError(f'{len(inside)} trainable parameters of the backbone got no gradient: {_listed(inside)}.')
+            raise RuntimeError(
+                f'{len(inside)} trainable parameters of the backbone got no gradient: {_listed(inside)}.'
+            )
         if names:
-            print_log(f'{len(names)} parameters got no gradient yet: {_listed(names)}.', 'current', level='WARNING')
+            print_log(
+                f'{len(names)} parameters got no gradient yet: {_listed(names)}.', 'current', level=logging.WARNING
+            )
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:
