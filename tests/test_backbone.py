@@ -160,7 +160,9 @@ def test_a_tensor_that_the_file_does_not_fill_is_named():
     state['patch_embed.projection.bias'] = torch.zeros(3)
     del state['stages.0.blocks.0.norm1.bias'], state['norm0.weight']
     load_state_dict(backbone, state)
-    with pytest.raises(RuntimeError, match=r'2 tensors .* patch_embed\.projection\.bias, stages\.0\.blocks\.0\.norm1\.bias\.'):
+    with pytest.raises(
+        RuntimeError, match=r'2 tensors .* patch_embed\.projection\.bias, stages\.0\.blocks\.0\.norm1\.bias\.'
+    ):
         backbone(image())
 
 

@@ -15,7 +15,9 @@ def test_freeze_lets_the_adapters_alone_train():
     mmpeft.inject(backbone, MONA)
     mmpeft.freeze(backbone)
     training = {name for name, p in backbone.named_parameters() if p.requires_grad}
-    assert training == mmpeft.trained_names(backbone) == {n for n, _ in backbone.named_parameters() if '.adapters.' in n}
+    assert (
+        training == mmpeft.trained_names(backbone) == {n for n, _ in backbone.named_parameters() if '.adapters.' in n}
+    )
 
 
 def test_a_step_changes_the_adapters_and_no_other_bit():

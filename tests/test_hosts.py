@@ -99,7 +99,9 @@ def test_a_block_with_a_forward_of_its_own_is_not_taken_for_the_stock_one():
 
 
 def test_an_unknown_class_is_refused_with_the_known_ones_and_what_to_do():
-    with pytest.raises(ValueError, match=r'No host describes torch\.nn\.modules\.linear\.Linear; known: mmdet\..*swin\.py'):
+    with pytest.raises(
+        ValueError, match=r'No host describes torch\.nn\.modules\.linear\.Linear; known: mmdet\..*swin\.py'
+    ):
         adapted(torch.nn.Linear)
 
 

@@ -105,12 +105,24 @@ def test_frozen_inserts_nothing_and_trains_nothing():
 REFUSED = {
     'unknown method': (dict(type='Nona'), ValueError, "Unknown method 'Nona'; known methods: Mona, Frozen"),
     'no type': (dict(bottleneck=4), ValueError, 'Unknown method None'),
-    'unknown option': (dict(type='Mona', width=4), ValueError, "no option 'width'; its options: sites, blocks, bottleneck"),
+    'unknown option': (
+        dict(type='Mona', width=4),
+        ValueError,
+        "no option 'width'; its options: sites, blocks, bottleneck",
+    ),
     'unknown site': (dict(MONA, sites=['qkw']), ValueError, "Unknown site 'qkw'; known sites: before_attn"),
     'bad size': (dict(type='Mona', bottleneck=-1), ValueError, 'bottleneck=-1'),
-    'no block': (dict(MONA, blocks='layers'), ValueError, r"No block matches 'layers'; the blocks are stages\.0\.blocks\.0"),
+    'no block': (
+        dict(MONA, blocks='layers'),
+        ValueError,
+        r"No block matches 'layers'; the blocks are stages\.0\.blocks\.0",
+    ),
     'shared place': ([MONA, MONA], ValueError, r'Mona and Mona cannot share stages\.0\.blocks\.0\.after_attn'),
-    'not a dict': ('Mona', TypeError, "A method is a dict such as dict\\(type='Mona'\\), or a list of such; got 'Mona'"),
+    'not a dict': (
+        'Mona',
+        TypeError,
+        "A method is a dict such as dict\\(type='Mona'\\), or a list of such; got 'Mona'",
+    ),
     'empty list': ([], TypeError, 'got \\[\\]'),
 }
 

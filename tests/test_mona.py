@@ -74,7 +74,9 @@ def test_torch_start_keeps_the_defaults_of_linear():
         assert 0.8 * bound < projection.bias.abs().max() <= bound
 
 
-@pytest.mark.parametrize('dim, init, expected', [(96, 'trunc_normal', 0.022), (768, 'trunc_normal', 0.069), (384, 'torch', 0.26)])
+@pytest.mark.parametrize(
+    'dim, init, expected', [(96, 'trunc_normal', 0.022), (768, 'trunc_normal', 0.069), (384, 'torch', 0.26)]
+)
 def test_the_start_is_as_far_from_the_identity_as_the_authors_is(dim, init, expected):
     layer, x = Mona(dim, init=init).eval(), torch.randn(2, 196, dim)
     assert ((layer(x, (14, 14)) - x).norm() / x.norm()).item() == pytest.approx(expected, rel=0.15)

@@ -44,9 +44,7 @@ class AdapterOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         inner = model.module if is_model_wrapper(model) else model
         user_keys = self.paramwise_cfg.get('custom_keys', {})
         explicit = [key for key in user_keys if is_adapter(key)]
-        rules = {
-            name: rule for name, rule in adapter_rules(inner).items() if not any(key in name for key in explicit)
-        }
+        rules = {name: rule for name, rule in adapter_rules(inner).items() if not any(key in name for key in explicit)}
         self.paramwise_cfg = {**self.paramwise_cfg, 'custom_keys': {**user_keys, **rules}}
         with _without_lines_per_tensor():
             return super().__call__(model)
