@@ -1,0 +1,116 @@
+"""The pins, the packaging and the messages of the set-up script."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import metadata, version
+from pathlib import Path
+
+import pytest
+
+import mmpeft
+
+ROOT = Path(__file__).parents[1]
+FILES = ('torch', 'mm', 'mmcv', 'demo', 'test', 'locked')
+made_by_make = pytest.mark.skipif(
+    not (Path(sys.prefix) / 'by-make').exists(), reason='an environment of your own may hold other versions'
+)
+
+
+def pins(name):
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    return [line for line in lines if line and not line.startswith('#')]
+
+
+def name_of(requirement):
+    return re.split('[=<>; ]', requirement)[0].lower().replace('_', '-')
+
+
+ALL = [pin for name in FILES for pin in pins(name)]
+
+
+def test_every_pin_is_exact():
+    assert [pin for pin in ALL if not re.match(r'^[a-z0-9-]+==[0-9.]+(; .+)?$', pin)] == []
+
+
+def test_nothing_is_pinned_twice():
+    names = [name_of(pin) for pin in ALL]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_every_pin_file_is_installed():
+    assert {path.stem for path in (ROOT / 'requirements').glob('*.txt')} == set(FILES)
+
+
+@made_by_make
+@pytest.mark.parametrize('pin', [pin for pin in ALL if 'python_version' not in pin])
+def test_the_pinned_version_is_installed(pin):
+    name, pinned = pin.split('==')
+    assert version(name).split('+')[0] == pinned
+
+
+def test_the_package_has_the_version_of_its_source():
+    assert version('mmpeft') == mmpeft.__version__
+
+
+def test_mmpeft_itself_needs_torch_and_safetensors():
+    needed = [line for line in metadata('mmpeft').get_all('Requires-Dist') if 'extra ==' not in line]
+    assert sorted(needed) == ['safetensors', 'torch>=2.4']
+
+
+@pytest.mark.parametrize('extra, files', [('mm', ('mm', 'mmcv')), ('demo', ('demo',)), ('test', ('demo', 'test'))])
+def test_an_extra_is_its_pins(extra, files):
+    declared = [line for line in metadata('mmpeft').get_all('Requires-Dist') if f'extra == "{extra}"' in line]
+    expected = [name_of(pin) for file in files for pin in pins(file)]
+    assert sorted(name_of(line) for line in declared) == sorted(expected)
+
+
+@made_by_make
+def test_the_environment_has_the_torchvision_hook_of_this_source():
+    import _mmpeft_torchvision
+
+    assert Path(_mmpeft_torchvision.__file__).read_text() == (ROOT / 'mmpeft' / 'torchvision_ops.py').read_text()
+
+
+def set_up(venv, **environment):
+    """The exit code and the last lines of a set-up that is expected to stop early."""
+    done = subprocess.run(
+        ['sh', str(ROOT / 'requirements' / 'install.sh'), str(venv)],
+        env={**os.environ, 'PYTHON': sys.executable, **environment},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stderr
+
+
+def test_no_python_is_said(tmp_path):
+    code, message = set_up(tmp_path / 'venv', PYTHON='python-of-nobody')
+    assert code == 1
+    assert 'No Python 3.10, 3.11, 3.12 or 3.13 found as: python-of-nobody.' in message
+    assert 'make setup PYTHON=/path/to/python3.12' in message
+
+
+def test_a_python_that_does_not_fit_is_not_taken(tmp_path):
+    old = tmp_path / 'python'
+    old.write_text('#!/bin/sh\nexit 1\n')
+    old.chmod(0o755)
+    code, message = set_up(tmp_path / 'venv', PYTHON=str(old))
+    assert code == 1
+    assert f'found as: {old}.' in message
+
+
+def test_a_missing_compiler_is_said(tmp_path):
+    code, message = set_up(tmp_path / 'venv', CXX='compiler-of-nobody')
+    assert code == 1
+    assert 'No C++ compiler (compiler-of-nobody).' in message
+    assert 'apt install build-essential' in message
+
+
+def test_an_environment_that_make_did_not_make_is_kept(tmp_path):
+    (tmp_path / 'venv').mkdir()
+    (tmp_path / 'venv' / 'mine').touch()
+    code, message = set_up(tmp_path / 'venv')
+    assert code == 1
+    assert 'make did not make it' in message
+    assert (tmp_path / 'venv' / 'mine').exists()
