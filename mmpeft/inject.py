@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mmpeft.hosts import BACKBONES, Backbone, adapt, find_backbone, find_block
+from mmpeft.hosts import BACKBONES, Backbone, adapt, find_backbone, find_owner
 from mmpeft.methods import METHODS
 from mmpeft.report import Report, report
 from mmpeft.sites import SITES
@@ -111,34 +111,42 @@ def _check_backbone(backbone: nn.Module) -> None:
 
 def _place(backbone: nn.Module, config: dict) -> list[Placement]:
     cls = METHODS[config['type']]
-    sites = config.get('sites', cls.sites)
-    if not sites:
-        return []
-    blocks = {name: module for name, module in backbone.named_modules() if find_block(type(module))}
-    pattern = config.get('blocks', '.*')
-    chosen = {name: block for name, block in blocks.items() if re.search(pattern, name)}
-    if not chosen:
-        raise ValueError(f'No block matches {pattern!r}; the blocks are {", ".join(blocks) or "of unknown classes"}.')
     options = {key: value for key, value in config.items() if key not in ('type', 'sites', 'blocks')}
-    return [
-        Placement(name, site, _build(cls, block, site, f'{name}.{site}', options))
-        for name, block in chosen.items()
-        for site in sites
-    ]
+    owners = {site: _owners(backbone, site) for site in config.get('sites', cls.sites)}
+    pattern = config.get('blocks', '')
+    chosen = [(site, name) for site, names in owners.items() for name in names if re.search(pattern, name)]
+    if owners and not chosen:
+        names = sorted({name for names in owners.values() for name in names})
+        raise ValueError(f'No place of {config["type"]} matches {pattern!r}; its places: {", ".join(names)}.')
+    return [Placement(name, site, _build(cls, backbone, name, site, options)) for site, name in chosen]
 
 
-def _build(cls: type[nn.Module], block: nn.Module, site: str, place: str, options: dict) -> nn.Module:
-    channels = find_block(type(block)).sites
-    if site not in channels:
-        raise ValueError(f'{type(block).__name__} has no site {site!r}; its sites: {", ".join(channels)}.')
+def _owners(backbone: nn.Module, site: str) -> list[str]:
+    """The full names of the modules that offer ``site``."""
+    places = find_backbone(type(backbone)).places
+    if site not in places:
+        raise ValueError(f'{type(backbone).__name__} has no site {site!r}; its sites: {", ".join(places)}.')
+    return [name for name, _ in backbone.named_modules() if re.fullmatch(places[site], name)]
+
+
+def _build(cls: type[nn.Module], backbone: nn.Module, name: str, site: str, options: dict) -> nn.Module:
+    owner = backbone.get_submodule(name)
+    host = find_owner(type(owner))
+    if host is None:
+        raise ValueError(f'No host describes {name}, a {type(owner).__module__}.{type(owner).__qualname__}.')
     # The layer's own draw is thrown away: the generator must not notice that it was built.
     state = torch.default_generator.get_state()
     with torch.device('cpu'):
-        adapter = cls(channels[site](block), **options)
+        adapter = cls(**_wanted(cls, host.sizes(owner)), **options)
     torch.default_generator.set_state(state)
-    draw(adapter, place)
-    like = next(block.parameters())
-    return adapter.to(device=like.device, dtype=like.dtype).train(block.training)
+    draw(adapter, f'{name}.{site}')
+    like = next(owner.parameters())
+    return adapter.to(device=like.device, dtype=like.dtype).train(owner.training)
+
+
+def _wanted(cls: type[nn.Module], sizes: dict[str, int]) -> dict[str, int]:
+    """Those of the ``sizes`` that the method asks for."""
+    return {name: size for name, size in sizes.items() if name in inspect.signature(cls).parameters}
 
 
 def _check_distinct(placements: list[Placement]) -> None:

@@ -115,7 +115,7 @@ REFUSED = {
     'no block': (
         dict(MONA, blocks='layers'),
         ValueError,
-        r"No block matches 'layers'; the blocks are stages\.0\.blocks\.0",
+        r"No place of Mona matches 'layers'; its places: stages\.0\.blocks\.0",
     ),
     'shared place': ([MONA, MONA], ValueError, r'Mona and Mona cannot share stages\.0\.blocks\.0\.after_attn'),
     'not a dict': (

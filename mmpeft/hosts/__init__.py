@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from mmpeft.hosts import leaf
 from mmpeft.hosts.backbone import Backbone
 from mmpeft.hosts.host import Host, adapters_of, qualified_name, subclass
 from mmpeft.hosts.swin import SwinBackbone, SwinBlock
@@ -11,6 +12,7 @@ BLOCKS = {
     'mmseg.models.backbones.swin.SwinBlock': SwinBlock,
     'mmpretrain.models.backbones.swin_transformer.SwinBlock': SwinBlock,
 }
+LAYERS = {nn.Linear: leaf.Linear, nn.LayerNorm: leaf.LayerNorm, nn.Conv2d: leaf.Conv2d}
 BACKBONES = {
     'mmdet.models.backbones.swin.SwinTransformer': SwinBackbone,
     'mmseg.models.backbones.swin.SwinTransformer': SwinBackbone,
@@ -18,18 +20,19 @@ BACKBONES = {
 }
 
 
-def find_block(cls: type) -> type[Host] | None:
-    """The host of a stock block class, or None; a subclass with a forward of its own is not known."""
-    for base in cls.__mro__:
-        host = BLOCKS.get(qualified_name(base))
-        if host is not None:
-            return host if cls.forward is base.forward else None
-    return None
-
-
 def find_backbone(cls: type) -> type[Backbone] | None:
     """The host of a stock backbone class or of a subclass of one, or None."""
     return next((BACKBONES[name] for name in map(qualified_name, cls.__mro__) if name in BACKBONES), None)
+
+
+def find_owner(cls: type) -> type[Host] | None:
+    """The host of a stock block or layer class, or None; a block with a forward of its own is not known."""
+    for base in cls.__mro__:
+        if qualified_name(base) in BLOCKS:
+            return BLOCKS[qualified_name(base)] if cls.forward is base.forward else None
+        if base in LAYERS:
+            return LAYERS[base]
+    return None
 
 
 def adapted(cls: type) -> type:
@@ -38,9 +41,9 @@ def adapted(cls: type) -> type:
     Raises:
         ValueError: No host describes ``cls``.
     """
-    host = find_block(cls) or find_backbone(cls)
+    host = find_owner(cls) or find_backbone(cls)
     if host is None:
-        known = ', '.join([*BLOCKS, *BACKBONES])
+        known = ', '.join([*BACKBONES, *BLOCKS, *(layer.__name__ for layer in LAYERS)])
         raise ValueError(
             f'No host describes {qualified_name(cls)}; known: {known}. To add one, write a file beside '
             'mmpeft/hosts/swin.py.'
@@ -54,4 +57,4 @@ def adapt(module: nn.Module) -> None:
     module.adapters = nn.ModuleDict()
 
 
-__all__ = ['BACKBONES', 'BLOCKS', 'Backbone', 'Host', 'adapt', 'adapted', 'adapters_of', 'find_backbone', 'find_block']
+__all__ = ['BACKBONES', 'BLOCKS', 'Backbone', 'Host', 'adapt', 'adapted', 'adapters_of', 'find_backbone', 'find_owner']

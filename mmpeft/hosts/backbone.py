@@ -16,11 +16,13 @@ MM_CHECKPOINTING = 'mmengine.runner.activation_checkpointing'
 class Backbone(Host):
     """Mixin placed before a stock backbone class.
 
+    ``places`` gives for each site of this kind of backbone a pattern that the full names of its owners match.
     ``fresh`` matches the names of base parameters that no pretrained file holds. ``missing`` names the other base
     parameters that were never given a value; a backbone adapted from Python is taken as it is and misses none.
     ``adapter_methods`` holds the configs of the injected methods.
     """
 
+    places: dict[str, str] = {}
     fresh = r'(?!)'
     adapter_methods: tuple[dict, ...] = ()
     missing: frozenset[str] = frozenset()

@@ -1,6 +1,6 @@
 """A host: a stock module whose class is swapped in place for a subclass that visits its adapters."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -13,20 +13,27 @@ def qualified_name(cls: type) -> str:
 
 
 class Host:
-    """Mixin placed before a stock class.
+    """Mixin placed before a stock class; its forward visits the sites of the module."""
 
-    ``sites`` names the places that the forward visits, each with a function that reads the number of channels
-    there from a stock module.
-    """
+    @staticmethod
+    def sizes(module: nn.Module) -> dict[str, int]:
+        """The sizes that adapters of a stock ``module`` are built from: ``dim`` and the like."""
+        raise NotImplementedError
 
-    sites: dict[str, Callable[[nn.Module], int]] = {}
-
-    def at(self, site: str, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-        """Pass ``x`` through the adapter at ``site``, if there is one. Shape: ``(B, N, C) -> (B, N, C)``."""
-        if site not in self.adapters:
-            return x
-        adapter = self.adapters[site]
+    def run(self, adapter: nn.Module, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+        """Give ``adapter`` what it needs beside ``x``."""
         return adapter(x, hw_shape) if adapter.needs_grid else adapter(x)
+
+    def at(self, site: str, value: Tensor, x: Tensor, hw_shape: tuple[int, int] | None = None) -> Tensor:
+        """What goes on from ``site``: the value itself, or what the adapter there makes of it.
+
+        An adapter that works beside the site adds what it computes from ``x``, the site's input; any other turns
+        ``value`` into a new one.
+        """
+        if site not in self.adapters:
+            return value
+        adapter = self.adapters[site]
+        return value + self.run(adapter, x, hw_shape) if adapter.beside else self.run(adapter, value, hw_shape)
 
     def __reduce__(self):
         return _blank, (self.stock, self.host), self.__dict__

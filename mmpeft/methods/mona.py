@@ -36,6 +36,7 @@ class Mona(nn.Module):
 
     sites = ('after_attn', 'after_ffn')
     needs_grid = True
+    beside = False
     no_decay = ('norm',)
 
     def __init__(self, dim: int, bottleneck: int = 64, dropout: float = 0.1, init: str = 'trunc_normal') -> None:
