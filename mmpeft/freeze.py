@@ -1,10 +1,13 @@
 """What trains and what is frozen: the single truth for freezing, saving, counting and optimizer rules."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
-from mmpeft.hosts import Backbone
+from mmpeft.hosts import Backbone, find_backbone, hidden_adapters
+from mmpeft.methods import METHODS, Tuning
 
 
 def is_adapter(name: str) -> bool:
@@ -26,7 +29,21 @@ def trained_names(backbone: nn.Module) -> set[str]:
     if not isinstance(backbone, Backbone):
         hint = ''.join(f' The adapted backbone in it is .{name}.' for name in list(adapted_backbones(backbone))[:1])
         raise ValueError(f'{type(backbone).__name__} holds no method of its own; call mmpeft.inject on it first.{hint}')
-    return {name for name, _ in backbone.named_parameters() if is_adapter(name)}
+    names = {name for name, _ in backbone.named_parameters() if is_adapter(name)}
+    with hidden_adapters(backbone):
+        return names.union(*(tuned_names(backbone, config) for config in backbone.adapter_methods))
+
+
+def tuned_names(backbone: nn.Module, config: Mapping) -> set[str]:
+    """The names of the base parameters that the method of ``config`` trains in a backbone without adapters."""
+    cls = METHODS[config['type']]
+    if not issubclass(cls, Tuning):
+        return set()
+    method = cls(**{key: value for key, value in config.items() if key not in ('type', 'blocks')})
+    block = find_backbone(type(backbone)).places['after_ffn']
+    blocks = [name for name, _ in backbone.named_modules() if re.fullmatch(block, name)]
+    pattern = config.get('blocks', '')
+    return {name for name in method.trained(backbone, blocks) if re.search(pattern, name.rpartition('.')[0])}
 
 
 def freeze(backbone: nn.Module) -> None:

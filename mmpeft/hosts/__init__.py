@@ -4,7 +4,7 @@ from torch import nn
 
 from mmpeft.hosts import leaf
 from mmpeft.hosts.backbone import Backbone
-from mmpeft.hosts.host import Host, adapters_of, qualified_name, subclass
+from mmpeft.hosts.host import Host, adapters_of, hidden_adapters, qualified_name, subclass
 from mmpeft.hosts.swin import SwinBackbone, SwinBlock
 
 BLOCKS = {
@@ -57,4 +57,15 @@ def adapt(module: nn.Module) -> None:
     module.adapters = nn.ModuleDict()
 
 
-__all__ = ['BACKBONES', 'BLOCKS', 'Backbone', 'Host', 'adapt', 'adapted', 'adapters_of', 'find_backbone', 'find_owner']
+__all__ = [
+    'BACKBONES',
+    'BLOCKS',
+    'Backbone',
+    'Host',
+    'adapt',
+    'adapted',
+    'adapters_of',
+    'find_backbone',
+    'find_owner',
+    'hidden_adapters',
+]
