@@ -60,6 +60,7 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping]) -> Report:
     for owner in owners.values():
         adapt(owner)
     adapt(backbone)
+    backbone.wire()
     backbone.adapter_methods = tuple(configs)
     for placement in placements:
         owners[placement.owner].adapters[placement.site] = placement.adapter
@@ -143,7 +144,7 @@ def _build(cls: type[nn.Module], backbone: nn.Module, name: str, site: str, opti
     # The layer's own draw is thrown away: the generator must not notice that it was built.
     state = torch.default_generator.get_state()
     with torch.device('cpu'):
-        adapter = cls(**_wanted(cls, host.sizes(owner)), **options)
+        adapter = cls(**_wanted(cls, host.sizes(owner, site)), **options)
     torch.default_generator.set_state(state)
     draw(adapter, f'{name}.{site}')
     like = next(owner.parameters())

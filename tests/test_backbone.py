@@ -46,7 +46,7 @@ def test_the_named_builder_takes_stock_keys_and_method_keys(scope, library):
 
 def test_the_named_builder_without_a_scope_says_what_to_do():
     DefaultScope._instance_dict.clear()
-    with pytest.raises(ValueError, match='takes the Swin of the default scope, and none is set'):
+    with pytest.raises(ValueError, match='takes the SwinTransformer of the default scope, and none is set'):
         MODELS.build(dict(SWIN, type='mmpeft.MonaSwinTransformer'))
 
 

@@ -3,25 +3,33 @@ import pickle
 
 import pytest
 import torch
-from tiny import LIBRARIES, MONA, image, swin, weights
+from tiny import HOSTS, MONA, image, swin, weights
 
 import mmpeft
 from mmpeft.hosts import adapt, adapted, find_owner
 
+EVERY_SITE = [
+    'before_attn',
+    'attn_branch',
+    'beside_attn',
+    'after_attn',
+    'ffn_input',
+    'ffn_branch',
+    'beside_ffn',
+    'after_ffn',
+]
+CHECKPOINTED = [name for name in HOSTS if not name.startswith('mmpretrain V') and name[11:] not in ('DeiT', 'DINOv2')]
 
-def twins(library, **options):
-    """Two stock backbones with the same weights."""
-    backbone = swin(library, **options)
-    return backbone, copy.deepcopy(backbone)
 
-
-@pytest.mark.parametrize('with_cp', [False, True])
-@pytest.mark.parametrize('library', LIBRARIES)
-def test_an_empty_host_computes_what_the_stock_block_does_bit_for_bit(library, with_cp):
-    plain, host = twins(library, with_cp=with_cp)
+@pytest.mark.parametrize('name, with_cp', [(n, False) for n in HOSTS] + [(n, True) for n in CHECKPOINTED])
+def test_an_empty_host_computes_what_the_stock_block_does_bit_for_bit(name, with_cp):
+    plain = HOSTS[name](with_cp=True) if with_cp else HOSTS[name]()
+    host = copy.deepcopy(plain)
+    adapt(host)
     for module in list(host.modules()):
-        if type(module).__name__ == 'SwinBlock':
+        if type(module).__name__ in ('SwinBlock', 'TransformerEncoderLayer'):
             adapt(module)
+    host.wire()
     x = image()
     for a, b in zip(plain(x), host(x), strict=True):
         assert torch.equal(a, b)
@@ -31,19 +39,19 @@ def test_an_empty_host_computes_what_the_stock_block_does_bit_for_bit(library, w
     assert all(torch.equal(p.grad, grads[name].grad) for name, p in plain.named_parameters())
 
 
-@pytest.mark.parametrize('library', LIBRARIES)
-def test_every_site_is_visited_with_the_channels_it_declares(library):
-    backbone = swin(library)
-    mmpeft.inject(backbone, dict(MONA, sites=['before_attn', 'after_attn', 'after_ffn']))
+@pytest.mark.parametrize('name', HOSTS)
+def test_every_site_of_a_block_is_visited_with_the_channels_it_declares(name):
+    backbone = HOSTS[name]()
+    mmpeft.inject(backbone, dict(MONA, sites=EVERY_SITE))
     mmpeft.freeze(backbone)
     backbone(image())[-1].sum().backward()
     assert all(p.grad is not None for p in backbone.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize('library', LIBRARIES)
-def test_checkpointing_gives_the_same_gradients(library):
-    backbone = swin(library)
-    checkpointed = swin(library, with_cp=True)
+@pytest.mark.parametrize('name', CHECKPOINTED)
+def test_checkpointing_gives_the_same_gradients(name):
+    backbone = HOSTS[name]()
+    checkpointed = HOSTS[name](with_cp=True)
     for model in (backbone, checkpointed):
         mmpeft.inject(model, dict(MONA, dropout=0.0))
         mmpeft.freeze(model)
@@ -59,9 +67,9 @@ def test_checkpointing_gives_the_same_gradients(library):
             torch.testing.assert_close(parameter.grad, grads[name])
 
 
-@pytest.mark.parametrize('library', LIBRARIES)
-def test_an_adapted_object_is_of_its_stock_class_under_its_stock_name(library):
-    backbone = swin(library)
+@pytest.mark.parametrize('name', HOSTS)
+def test_an_adapted_object_is_of_its_stock_class_under_its_stock_name(name):
+    backbone = HOSTS[name]()
     stock = type(backbone)
     mmpeft.inject(backbone, MONA)
     assert isinstance(backbone, stock) and type(backbone) is not stock
@@ -70,9 +78,9 @@ def test_an_adapted_object_is_of_its_stock_class_under_its_stock_name(library):
 
 
 @pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-@pytest.mark.parametrize('library', LIBRARIES)
-def test_a_copy_computes_with_its_own_adapters(library, duplicate):
-    backbone = swin(library)
+@pytest.mark.parametrize('name', HOSTS)
+def test_a_copy_computes_with_its_own_adapters(name, duplicate):
+    backbone = HOSTS[name]()
     backbone.eval()
     mmpeft.inject(backbone, MONA)
     before, x = weights(backbone), image()
@@ -103,3 +111,22 @@ def test_an_unknown_class_is_refused_with_the_known_ones_and_what_to_do():
         ValueError, match=r'No host describes torch\.nn\.modules\.activation\.GELU; known: mmdet\..*swin\.py'
     ):
         adapted(torch.nn.GELU)
+
+
+@pytest.mark.parametrize('name', ['mmseg ViT', 'mmpretrain ViT', 'mmpretrain DeiT'])
+def test_mona_on_vit_sees_the_grid_of_the_patch_tokens_and_no_other_token(name):
+    backbone = HOSTS[name]()
+    mmpeft.inject(backbone, MONA)
+    seen = []
+    for adapter in backbone.modules():
+        if isinstance(adapter, mmpeft.methods.Mona):
+            adapter.register_forward_pre_hook(lambda _, args: seen.append((args[0].shape[1], *map(int, args[1]))))
+    backbone(image(40, 48))
+    assert seen == [(30, 5, 6)] * 6
+
+
+def test_tokens_that_do_not_fit_the_grid_are_refused():
+    backbone = HOSTS['mmseg ViT']()
+    mmpeft.inject(backbone, MONA)
+    with pytest.raises(ValueError, match='Got 7 tokens; the patch embedding told of 1 and a grid of None'):
+        backbone.layers[0](torch.randn(1, 7, 16))

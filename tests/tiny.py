@@ -20,6 +20,7 @@ SWINS = {
     'mmpretrain': mmpretrain.models.SwinTransformer,
 }
 LIBRARIES = list(SWINS)
+VIT = dict(embed_dims=16, num_layers=3, num_heads=2)
 
 
 def swin(library: str = 'mmdet', **options) -> nn.Module:
@@ -31,6 +32,32 @@ def swin(library: str = 'mmdet', **options) -> nn.Module:
     with_cp = options.pop('with_cp', False)
     stages = dict(block_cfgs=dict(with_cp=with_cp))
     return SWINS[library](arch=arch, out_indices=(0, 1, 2, 3), pad_small_map=True, stage_cfgs=stages, **options)
+
+
+def mmseg_vit(**options) -> nn.Module:
+    """mmseg's ViT of three blocks with a class token."""
+    size = dict(img_size=32, patch_size=8, mlp_ratio=2, out_indices=(0, 2))
+    return mmseg.models.VisionTransformer(**VIT, **{**size, **options})
+
+
+def mmpretrain_vit(cls: str = 'VisionTransformer', **options) -> nn.Module:
+    """mmpretrain's ViT of three blocks with a class token; outputs are feature maps."""
+    arch = dict(VIT, feedforward_channels=32)
+    size = dict(img_size=32, patch_size=8, out_indices=(0, 2), out_type='featmap')
+    return getattr(mmpretrain.models, cls)(arch=arch, **{**size, **options})
+
+
+HOSTS = {
+    'mmdet Swin': lambda **options: swin('mmdet', **options),
+    'mmseg Swin': lambda **options: swin('mmseg', **options),
+    'mmpretrain Swin': lambda **options: swin('mmpretrain', **options),
+    'mmseg ViT': mmseg_vit,
+    'mmpretrain ViT': mmpretrain_vit,
+    'mmpretrain DeiT': lambda **options: mmpretrain_vit('DistilledVisionTransformer', **options),
+    'mmpretrain DINOv2': lambda **options: mmpretrain_vit(
+        layer_scale_init_value=0.1, layer_cfgs=dict(ffn_type='swiglu_fused'), with_cls_token=True, **options
+    ),
+}
 
 
 def image(height: int = 30, width: int = 44, batch: int = 2) -> torch.Tensor:

@@ -4,19 +4,29 @@ from torch import nn
 
 from mmpeft.hosts import leaf
 from mmpeft.hosts.backbone import Backbone
-from mmpeft.hosts.host import Host, adapters_of, hidden_adapters, qualified_name, subclass
+from mmpeft.hosts.host import Host, adapt_as, adapters_of, hidden_adapters, qualified_name, subclass
 from mmpeft.hosts.swin import SwinBackbone, SwinBlock
+from mmpeft.hosts.vit import MMPretrainBlock, MMSegBlock, MMSegViTBackbone, SelfAttention, ViTBackbone
 
 BLOCKS = {
     'mmdet.models.backbones.swin.SwinBlock': SwinBlock,
     'mmseg.models.backbones.swin.SwinBlock': SwinBlock,
     'mmpretrain.models.backbones.swin_transformer.SwinBlock': SwinBlock,
+    'mmseg.models.backbones.vit.TransformerEncoderLayer': MMSegBlock,
+    'mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer': MMPretrainBlock,
 }
-LAYERS = {nn.Linear: leaf.Linear, nn.LayerNorm: leaf.LayerNorm, nn.Conv2d: leaf.Conv2d}
+LAYERS = {
+    nn.Linear: leaf.Linear,
+    nn.LayerNorm: leaf.LayerNorm,
+    nn.Conv2d: leaf.Conv2d,
+    nn.MultiheadAttention: SelfAttention,
+}
 BACKBONES = {
     'mmdet.models.backbones.swin.SwinTransformer': SwinBackbone,
     'mmseg.models.backbones.swin.SwinTransformer': SwinBackbone,
     'mmpretrain.models.backbones.swin_transformer.SwinTransformer': SwinBackbone,
+    'mmseg.models.backbones.vit.VisionTransformer': MMSegViTBackbone,
+    'mmpretrain.models.backbones.vision_transformer.VisionTransformer': ViTBackbone,
 }
 
 
@@ -41,6 +51,19 @@ def adapted(cls: type) -> type:
     Raises:
         ValueError: No host describes ``cls``.
     """
+    return subclass(cls, _host_of(cls))
+
+
+def adapt(module: nn.Module) -> None:
+    """Swap the class of ``module`` in place for ``adapted`` of it, and give it a place for adapters.
+
+    Raises:
+        ValueError: No host describes its class.
+    """
+    adapt_as(module, _host_of(type(module)))
+
+
+def _host_of(cls: type) -> type[Host]:
     host = find_owner(cls) or find_backbone(cls)
     if host is None:
         known = ', '.join([*BACKBONES, *BLOCKS, *(layer.__name__ for layer in LAYERS)])
@@ -48,13 +71,7 @@ def adapted(cls: type) -> type:
             f'No host describes {qualified_name(cls)}; known: {known}. To add one, write a file beside '
             'mmpeft/hosts/swin.py.'
         )
-    return subclass(cls, host)
-
-
-def adapt(module: nn.Module) -> None:
-    """Swap the class of ``module`` in place and give it an empty child named ``adapters``."""
-    module.__class__ = adapted(type(module))
-    module.adapters = nn.ModuleDict()
+    return host
 
 
 __all__ = [

@@ -30,6 +30,9 @@ class Backbone(Host):
     _adapters_loaded = False
     _ready = False
 
+    def wire(self) -> None:
+        """Connect what the adapted modules of this backbone share; called once, after the classes are swapped."""
+
     def expect_base(self) -> None:
         """Ask for every base parameter: training is refused until loaded files have filled them."""
         with hidden_adapters(self):

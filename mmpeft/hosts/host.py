@@ -16,8 +16,8 @@ class Host:
     """Mixin placed before a stock class; its forward visits the sites of the module."""
 
     @staticmethod
-    def sizes(module: nn.Module) -> dict[str, int]:
-        """The sizes that adapters of a stock ``module`` are built from: ``dim`` and the like."""
+    def sizes(module: nn.Module, site: str) -> dict[str, int]:
+        """The sizes that an adapter at ``site`` of a stock ``module`` is built from: ``dim`` and the like."""
         raise NotImplementedError
 
     def run(self, adapter: nn.Module, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
@@ -44,6 +44,12 @@ def subclass(stock: type, host: type[Host]) -> type:
     """The one class that is ``host`` before ``stock``, under the stock name."""
     names = {name: getattr(stock, name) for name in ('__module__', '__qualname__', '__doc__')}
     return type(stock)(stock.__name__, (host, stock), {**names, 'stock': stock, 'host': host})
+
+
+def adapt_as(module: nn.Module, host: type[Host]) -> None:
+    """Swap the class of ``module`` in place for one with ``host`` and give it an empty child named ``adapters``."""
+    module.__class__ = subclass(type(module), host)
+    module.adapters = nn.ModuleDict()
 
 
 def _blank(stock: type, host: type[Host]) -> Host:

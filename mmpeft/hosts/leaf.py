@@ -19,7 +19,7 @@ class Linear(Leaf):
     """``nn.Linear``."""
 
     @staticmethod
-    def sizes(module: nn.Linear) -> dict[str, int]:
+    def sizes(module: nn.Linear, site: str) -> dict[str, int]:
         return dict(dim=module.out_features, in_features=module.in_features, out_features=module.out_features)
 
 
@@ -27,7 +27,7 @@ class LayerNorm(Leaf):
     """``nn.LayerNorm`` over the last axis."""
 
     @staticmethod
-    def sizes(module: nn.LayerNorm) -> dict[str, int]:
+    def sizes(module: nn.LayerNorm, site: str) -> dict[str, int]:
         return dict(dim=module.normalized_shape[-1])
 
 
@@ -35,5 +35,5 @@ class Conv2d(Leaf):
     """``nn.Conv2d``: the channels of its output are axis 1."""
 
     @staticmethod
-    def sizes(module: nn.Conv2d) -> dict[str, int]:
+    def sizes(module: nn.Conv2d, site: str) -> dict[str, int]:
         return dict(dim=module.out_channels, channel_axis=1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -12,8 +13,12 @@ from mmpeft.freeze import freeze
 from mmpeft.inject import inject, options_of
 from mmpeft.registry import MODELS
 
-# Where the scope has no Swin of its own, whose it uses.
-SWIN_SCOPES = {'mmrotate': 'mmdet'}
+# Whose backbone a scope uses where it has none of its own.
+LENDERS = {
+    'SwinTransformer': {'mmrotate': 'mmdet'},
+    'VisionTransformer': {'mmdet': 'mmpretrain', 'mmrotate': 'mmpretrain'},
+}
+NAMED_METHODS = ('Mona',)
 
 
 def adapt_backbone(backbone: nn.Module, method: Mapping | Sequence[Mapping], allow_random_base: bool = False) -> None:
@@ -71,16 +76,19 @@ def wrap_backbone(model: ConfigDict, method: Mapping | Sequence[Mapping], allow_
     model.backbone = ConfigDict(wrapped)
 
 
-def _build_swin(method: str, allow_random_base: bool = False, **kwargs) -> nn.Module:
+def _build_named(method: str, stock: str, allow_random_base: bool = False, **kwargs) -> nn.Module:
     scope = DefaultScope.get_current_instance()
     if scope is None:
         raise ValueError(
-            f'mmpeft.{method}SwinTransformer takes the Swin of the default scope, and none is set: call '
+            f'mmpeft.{method}{stock} takes the {stock} of the default scope, and none is set: call '
             "mmengine.registry.init_default_scope('mmdet') first, or use mmpeft.AdaptedBackbone with a scoped type."
         )
     options = {key: kwargs.pop(key) for key in options_of(method) if key in kwargs}
-    stock = f'{SWIN_SCOPES.get(scope.scope_name, scope.scope_name)}.SwinTransformer'
-    return build_adapted_backbone(dict(type=stock, **kwargs), dict(type=method, **options), allow_random_base)
+    owner = LENDERS[stock].get(scope.scope_name, scope.scope_name)
+    return build_adapted_backbone(
+        dict(type=f'{owner}.{stock}', **kwargs), dict(type=method, **options), allow_random_base
+    )
 
 
-MODELS.register_module(name='MonaSwinTransformer', module=partial(_build_swin, 'Mona'))
+for _method, _stock in product(NAMED_METHODS, LENDERS):
+    MODELS.register_module(name=f'{_method}{_stock}', module=partial(_build_named, _method, _stock))

@@ -1,0 +1,47 @@
+"""A pre-norm transformer block with its stream and branch sites named."""
+
+from torch import Tensor, is_grad_enabled, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmpeft.hosts.host import Host
+
+
+class PreNormBlock(Host):
+    """The stock forward ``x + attn(norm1(x))``, ``x + ffn(norm2(x))``, bit for bit where no adapter sits.
+
+    Checkpointing does not ask whether the input needs a gradient, as stock blocks do: behind a frozen stem it does
+    not, while the adapters do.
+    """
+
+    with_cp = False
+
+    @staticmethod
+    def sizes(module: nn.Module, site: str) -> dict[str, int]:
+        return dict(dim=module.norm1.normalized_shape[0])
+
+    def attention(self, y: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+        """What attention adds to the stream for ``y``, the normalised stream; drop path included."""
+        raise NotImplementedError
+
+    def checkpointed(self, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+        if self.with_cp and is_grad_enabled():
+            return checkpoint(self.block_forward, x, hw_shape, use_reentrant=False)
+        return self.block_forward(x, hw_shape)
+
+    def block_forward(self, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+        x = self.at('before_attn', x, x, hw_shape)
+        branch = self.attention(self.norm1(x), hw_shape)
+        branch = self.at('attn_branch', branch, branch, hw_shape)
+        x = self.at('beside_attn', branch, x, hw_shape) + x
+        x = self.at('after_attn', x, x, hw_shape)
+        y = self.norm2(x)
+        y = self.at('ffn_input', y, y, hw_shape)
+        out = self.at('beside_ffn', self.feed_forward(y, x, hw_shape), x, hw_shape)
+        return self.at('after_ffn', out, out, hw_shape)
+
+    def feed_forward(self, y: Tensor, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+        """``x`` plus the feed-forward of ``y``; the site ``ffn_branch`` lies before the drop path."""
+        if 'ffn_branch' not in self.adapters:
+            return self.ffn(y, identity=x)
+        branch = self.ffn.gamma2(self.ffn.layers(y)) if hasattr(self.ffn, 'layers') else self.ffn(y, identity=0)
+        return x + self.ffn.dropout_layer(self.at('ffn_branch', branch, branch, hw_shape))

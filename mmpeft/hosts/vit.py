@@ -1,0 +1,123 @@
+"""Plain ViT of mmseg and mmpretrain (ViT, DeiT, DINOv2): tokens (B, N, C), extra ones in front, one grid throughout."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmpeft.hosts.backbone import Backbone
+from mmpeft.hosts.block import PreNormBlock
+from mmpeft.hosts.host import Host, adapt_as
+from mmpeft.sites import BRANCH_SITES, STREAM_SITES
+
+BLOCK = r'layers\.\d+'
+
+
+class Grid:
+    """What a ViT block is not told: the height and width of the patch tokens and how many tokens stand before them.
+
+    The patch embedding publishes it in every forward; the blocks read it.
+    """
+
+    def __init__(self, extra_tokens: int) -> None:
+        self.extra_tokens = extra_tokens
+        self.hw_shape: tuple[int, int] | None = None
+
+
+class GridSource(Host):
+    """A patch embedding that publishes the grid it returns."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        out, self.grid.hw_shape = super().forward(x)
+        return out, self.grid.hw_shape
+
+
+class ViTBlock(PreNormBlock):
+    """A block that reads the grid before it enters its own checkpoint."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.checkpointed(x, self.grid.hw_shape)
+
+    def run(self, adapter: nn.Module, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+        """Adapters that need the grid see the patch tokens; class and register tokens pass them by."""
+        extra = self.grid.extra_tokens
+        if not adapter.needs_grid:
+            return super().run(adapter, x, hw_shape)
+        if hw_shape is None or x.shape[1] != extra + hw_shape[0] * hw_shape[1]:
+            raise ValueError(f'Got {x.shape[1]} tokens; the patch embedding told of {extra} and a grid of {hw_shape}.')
+        return torch.cat((x[:, :extra], adapter(x[:, extra:], hw_shape)), dim=1) if extra else adapter(x, hw_shape)
+
+
+class MMSegBlock(ViTBlock):
+    """mmseg's block: its attention module adds the identity itself."""
+
+    def attention(self, y: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+        return self.attn(y, identity=0)
+
+
+class MMPretrainBlock(ViTBlock):
+    """mmpretrain's block."""
+
+    def attention(self, y: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+        return self.attn(y)
+
+
+class SelfAttention(Host):
+    """``nn.MultiheadAttention`` as mmcv calls it, sequence first, with its two inner projections as sites.
+
+    No hook reaches between the projections of the stock module, so this computes the same with
+    ``scaled_dot_product_attention``.
+    """
+
+    @staticmethod
+    def sizes(module: nn.MultiheadAttention, site: str) -> dict[str, int]:
+        dim = module.embed_dim
+        out = 3 * dim if site == 'qkv' else dim
+        return dict(dim=out, in_features=dim, out_features=out)
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask=None, need_weights=True, attn_mask=None
+    ):
+        if key is not query or value is not query or key_padding_mask is not None or attn_mask is not None:
+            raise ValueError('Adapters inside nn.MultiheadAttention serve self-attention without masks alone.')
+        length, batch, dim = query.shape
+        qkv = self.at('qkv', F.linear(query, self.in_proj_weight, self.in_proj_bias), query)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, dim // self.num_heads)).permute(2, 1, 3, 0, 4)
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        out = out.permute(2, 0, 1, 3).reshape(length, batch, dim)
+        return self.at('proj', F.linear(out, self.out_proj.weight, self.out_proj.bias), out), None
+
+
+class ViTBackbone(Backbone):
+    """ViT: blocks learn the grid from the patch embedding."""
+
+    places = {
+        **dict.fromkeys((*STREAM_SITES, *BRANCH_SITES), BLOCK),
+        'patch_embed': r'patch_embed\.projection',
+        'patch_norm': r'patch_embed\.norm',
+        'norm1': rf'{BLOCK}\.ln1',
+        'qkv': rf'{BLOCK}\.attn\.qkv',
+        'proj': rf'{BLOCK}\.attn\.proj',
+        'norm2': rf'{BLOCK}\.ln2',
+        'fc1': rf'{BLOCK}\.ffn\.(layers\.0\.0|w12)',
+        'fc2': rf'{BLOCK}\.ffn\.(layers\.1|w3)',
+        'output_norm': r'ln[12]',
+    }
+
+    def extra_tokens(self) -> int:
+        return self.num_extra_tokens
+
+    def wire(self) -> None:
+        grid = Grid(self.extra_tokens())
+        adapt_as(self.patch_embed, GridSource)
+        for module in self.modules():
+            if isinstance(module, ViTBlock | GridSource):
+                module.grid = grid
+
+
+class MMSegViTBackbone(ViTBackbone):
+    """mmseg's ViT, whose attention is an ``nn.MultiheadAttention``."""
+
+    places = {**ViTBackbone.places, 'qkv': rf'{BLOCK}\.attn\.attn', 'proj': rf'{BLOCK}\.attn\.attn'}
+
+    def extra_tokens(self) -> int:
+        return int(self.with_cls_token)
