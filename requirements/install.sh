@@ -12,7 +12,7 @@ export CFLAGS="${CFLAGS:-} -g0" CXXFLAGS="${CXXFLAGS:-} -g0"
 export MAX_JOBS="${MAX_JOBS:-$(nproc 2>/dev/null || echo 2)}"
 
 say() { printf '\n== %s\n' "$@"; }
-stop() { printf '\n** %s\n' "$@" >&2; exit 1; }
+stop() { { echo; printf '** %s\n' "$@"; } >&2; exit 1; }
 python() { "$venv/bin/python" "$@"; }
 pip() { python -m pip --disable-pip-version-check "$@"; }
 
@@ -92,8 +92,9 @@ if ! is_done mmcv 'torch mmcv'; then
     say "4/5 Compiling mmcv's operators: 8 minutes on 2 cores; seconds if pip has kept them from before"
     python -c '
 import torch
-from torch.utils.cpp_extension import CUDA_HOME
-raise SystemExit(torch.cuda.is_available() and CUDA_HOME is None)' ||
+if torch.cuda.is_available():
+    from torch.utils.cpp_extension import CUDA_HOME
+    raise SystemExit(3 if CUDA_HOME is None else 0)' || [ $? -ne 3 ] ||
         stop 'There is an NVIDIA GPU, but no CUDA compiler (nvcc) for the operators of mmcv.' \
             'Install the CUDA toolkit (or set CUDA_HOME), or use the CPU only: export CUDA_VISIBLE_DEVICES=' \
             'Then run make again.'

@@ -91,13 +91,63 @@ def test_no_python_is_said(tmp_path):
     assert 'make setup PYTHON=/path/to/python3.12' in message
 
 
-def test_a_python_that_does_not_fit_is_not_taken(tmp_path):
-    old = tmp_path / 'python'
-    old.write_text('#!/bin/sh\nexit 1\n')
-    old.chmod(0o755)
-    code, message = set_up(tmp_path / 'venv', PYTHON=str(old))
+def stub(path, rules):
+    """A python at ``path`` that ends with the given code where its arguments match, and else is this one."""
+    cases = ''.join(f'*{pattern}*) exit {code};;\n' for pattern, code in rules.items())
+    path.write_text(f'#!/bin/sh\ncase "$*" in\n{cases}esac\nexec {sys.executable} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    'fails_on, message',
+    [
+        ('version_info', 'found as: {}. The OpenMMLab libraries'),
+        ('ensurepip', '{} has no venv module.'),
+        ('Python.h', '{} has no header files (Python.h) to compile with.'),
+    ],
+)
+def test_a_python_that_does_not_fit_is_said(tmp_path, fails_on, message):
+    python = stub(tmp_path / 'python', {fails_on: 1})
+    code, said = set_up(tmp_path / 'venv', PYTHON=python)
     assert code == 1
-    assert f'found as: {old}.' in message
+    assert message.format(python) in said
+    assert not (tmp_path / 'venv').exists()
+
+
+def made_up_to(venv, python_rules):
+    """An environment whose first three steps are done, with a python that does as it is told."""
+    (venv / 'bin').mkdir(parents=True)
+    stub(venv / 'bin' / 'python', python_rules)
+    for name in ('by-make', 'created'):
+        (venv / name).touch()
+    for step, files in {'torch': ['torch', 'locked'], 'libraries': ['mm', 'demo', 'test', 'locked']}.items():
+        text = ''.join((ROOT / 'requirements' / f'{file}.txt').read_text() for file in files)
+        (venv / f'{step}.done').write_text(text)
+    return venv
+
+
+def test_a_gpu_without_a_cuda_compiler_is_said(tmp_path):
+    code, said = set_up(made_up_to(tmp_path / 'venv', {'CUDA_HOME': 3}))
+    assert code == 1
+    assert 'no CUDA compiler (nvcc) for the operators of mmcv' in said
+    assert 'export CUDA_VISIBLE_DEVICES=' in said
+
+
+def test_a_pip_that_fails_is_said_and_its_step_is_not_done(tmp_path):
+    venv = made_up_to(tmp_path / 'venv', {'CUDA_HOME': 0, 'mmcv.txt': 1})
+    code, said = set_up(venv)
+    assert code == 1
+    assert 'pip failed: the reason is above.' in said
+    assert (venv / 'mmcv.begun').exists() and not (venv / 'mmcv.done').exists()
+
+
+def test_a_step_that_did_not_end_installs_anew(tmp_path):
+    venv = made_up_to(tmp_path / 'venv', {'CUDA_HOME': 0, '--force-reinstall': 1, ' install ': 0})
+    (venv / 'mmcv.begun').touch()
+    code, said = set_up(venv)
+    assert code == 1
+    assert 'pip failed' in said
 
 
 def test_a_missing_compiler_is_said(tmp_path):
