@@ -1,0 +1,112 @@
+"""LoRA: low-rank changes of linear layers."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PARTS = ('q', 'k', 'v')
+LEAVES = ('proj', 'fc1', 'fc2')
+
+
+class LoRA(nn.Module):
+    """Compute the low-rank change of a linear layer from the layer's input, ``alpha / rank * (x A^T) B^T``.
+
+    In a fused projection each target has an A and a B of its own, and the other parts change by zero.
+
+    Args:
+        in_features: Channels that the linear layer reads.
+        out_features: Channels that it returns.
+        rank: Rank of the change, of each target.
+        alpha: The change is scaled by ``alpha / rank``.
+        targets: Which parts of a fused query, key and value projection change; None is the whole output of an
+            ordinary layer. In a method config the names of other layers may stand here too, see ``places``.
+
+    Shape: ``(..., in_features) -> (..., out_features)``
+
+    Raises:
+        ValueError: A size or an option is out of range, or out_features cannot be split into three parts.
+
+    Source: Hu et al. 2021, arXiv:2106.09685; defaults as in the baseline of Yin et al. 2024, arXiv:2408.08345.
+    """
+
+    sites = ('qkv',)
+    needs_grid = False
+    needs_attention = False
+    beside = True
+    no_decay = ()
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int = 64,
+        alpha: float = 1,
+        targets: tuple[str, ...] | None = ('q', 'v'),
+    ) -> None:
+        super().__init__()
+        if min(in_features, out_features, rank) < 1:
+            raise ValueError(
+                'LoRA needs in_features, out_features and rank of at least 1, got '
+                f'in_features={in_features}, out_features={out_features}, rank={rank}.'
+            )
+        if alpha <= 0:
+            raise ValueError(f'LoRA needs an alpha above 0, got {alpha}.')
+        _check_targets(targets, PARTS)
+        if targets is not None and out_features % len(PARTS):
+            raise ValueError(
+                f'{out_features} output channels do not split into q, k and v. For a layer that is no fused '
+                'projection, set targets=None.'
+            )
+        self.rank = rank
+        self.scaling = alpha / rank
+        self.enabled = (True,) if targets is None else tuple(part in targets for part in PARTS)
+        self.lora_A = nn.Parameter(torch.empty(rank * sum(self.enabled), in_features))
+        self.lora_B = nn.Parameter(torch.empty(out_features // len(self.enabled) * sum(self.enabled), rank))
+        self.reset_parameters()
+
+    @staticmethod
+    def places(options: dict) -> dict[str, dict]:
+        """The sites that ``targets`` names, each with the options of the layer there.
+
+        q, k and v are parts of the site ``qkv``; ``proj``, ``fc1`` and ``fc2`` are sites themselves.
+
+        Raises:
+            ValueError: A target is unknown, or there is none.
+        """
+        targets = options.get('targets', ('q', 'v'))
+        _check_targets(targets, PARTS + LEAVES)
+        if targets is None:
+            raise ValueError(f'LoRA needs targets of {", ".join(PARTS + LEAVES)}, got None.')
+        parts = tuple(part for part in PARTS if part in targets)
+        places = {'qkv': {**options, 'targets': parts}} if parts else {}
+        return places | {leaf: {**options, 'targets': None} for leaf in LEAVES if leaf in targets}
+
+    def reset_parameters(self) -> None:
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        nn.init.zeros_(self.lora_B)
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = F.linear(x, self.lora_A)
+        factors = zip(low.split(self.rank, dim=-1), (self.lora_B * self.scaling).chunk(sum(self.enabled)), strict=True)
+        return self._gather([F.linear(part, up) for part, up in factors], dim=-1)
+
+    def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of a layer that computes what the given one and this LoRA beside it compute.
+
+        Shape: ``(out_features, in_features), (out_features) -> (out_features, in_features), (out_features)``
+        """
+        downs, ups = self.lora_A.split(self.rank), (self.lora_B * self.scaling).chunk(sum(self.enabled))
+        delta = self._gather([up @ down for down, up in zip(downs, ups, strict=True)], dim=0)
+        return (weight + delta).to(weight.dtype), bias
+
+    def _gather(self, changes: list[Tensor], dim: int) -> Tensor:
+        """The changes of the enabled parts in their places along ``dim``, with zeros for the others."""
+        remaining, zero = iter(changes), torch.zeros_like(changes[0])
+        return torch.cat([next(remaining) if enabled else zero for enabled in self.enabled], dim)
+
+
+def _check_targets(targets: tuple[str, ...] | None, known: tuple[str, ...]) -> None:
+    if targets is not None and (not targets or any(target not in known for target in targets)):
+        raise ValueError(f'LoRA needs one or more of the targets {", ".join(known)}, got {targets!r}.')
