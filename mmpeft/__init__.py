@@ -3,6 +3,7 @@
 from mmpeft import methods
 from mmpeft.freeze import count_parameters, freeze, is_adapter, trained_names
 from mmpeft.inject import inject
+from mmpeft.merge import merge
 
 __version__ = '0.1.0'
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     'freeze',
     'inject',
     'is_adapter',
+    'merge',
     'methods',
     'trained_names',
 ]

@@ -119,13 +119,15 @@ def _place(backbone: nn.Module, config: dict) -> list[Placement]:
             raise ValueError(f'{config["type"]} finds no parameter to train in blocks {config.get("blocks")!r}.')
         return []
     options = {key: value for key, value in config.items() if key not in ('type', 'sites', 'blocks')}
-    owners = {site: _owners(backbone, site) for site in config.get('sites', cls.sites)}
+    places = cls.places(options) if hasattr(cls, 'places') else dict.fromkeys(cls.sites, options)
+    places = {site: places.get(site, options) for site in config.get('sites', places)}
+    owners = {site: _owners(backbone, site) for site in places}
     pattern = config.get('blocks', '')
     chosen = [(site, name) for site, names in owners.items() for name in names if re.search(pattern, name)]
     if not chosen:
         names = sorted({name for names in owners.values() for name in names})
         raise ValueError(f'No place of {config["type"]} matches {pattern!r}; its places: {", ".join(names)}.')
-    return [Placement(name, site, _build(cls, backbone, name, site, options)) for site, name in chosen]
+    return [Placement(name, site, _build(cls, backbone, name, site, places[site])) for site, name in chosen]
 
 
 def _owners(backbone: nn.Module, site: str) -> list[str]:

@@ -22,6 +22,7 @@ class Backbone(Host):
     ``adapter_methods`` holds the configs of the injected methods.
     """
 
+    state = ('adapter_methods', 'missing', 'allow_random_base', '_adapters_loaded', '_ready')
     places: dict[str, str] = {}
     fresh = r'(?!)'
     adapter_methods: tuple[dict, ...] = ()
@@ -32,6 +33,10 @@ class Backbone(Host):
 
     def wire(self) -> None:
         """Connect what the adapted modules of this backbone share; called once, after the classes are swapped."""
+
+    def norm_before(self, name: str) -> nn.LayerNorm | None:
+        """The norm whose output alone the linear layer ``name`` reads, if the layer has full row rank and no bias."""
+        return None
 
     def expect_base(self) -> None:
         """Ask for every base parameter: training is refused until loaded files have filled them."""

@@ -13,11 +13,20 @@ def qualified_name(cls: type) -> str:
 
 
 class Host:
-    """Mixin placed before a stock class; its forward visits the sites of the module."""
+    """Mixin placed before a stock class; its forward visits the sites of the module.
+
+    ``state`` names what it keeps in the module beside its adapters.
+    """
+
+    state: tuple[str, ...] = ()
 
     @staticmethod
     def sizes(module: nn.Module, site: str) -> dict[str, int]:
         """The sizes that an adapter at ``site`` of a stock ``module`` is built from: ``dim`` and the like."""
+        raise NotImplementedError
+
+    def layer_of(self, site: str) -> tuple[nn.Module, str, str]:
+        """The layer whose output ``site`` is, with the names of its weight and bias; blocks have none."""
         raise NotImplementedError
 
     def run(self, adapter: nn.Module, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:

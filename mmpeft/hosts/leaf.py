@@ -8,6 +8,9 @@ from mmpeft.hosts.host import Host
 class Leaf(Host):
     """A layer with one site, its output; which of the backbone's leaf sites that is, its place tells."""
 
+    def layer_of(self, site: str) -> tuple[nn.Module, str, str]:
+        return self, 'weight', 'bias'
+
     def forward(self, x: Tensor) -> Tensor:
         out = super().forward(x)
         for site in self.adapters:

@@ -1,6 +1,6 @@
 """Swin of mmdet, mmseg and mmpretrain: tokens (B, N, C) with their grid (H, W), attention in windows."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmpeft.hosts.backbone import Backbone
 from mmpeft.hosts.block import PreNormBlock
@@ -37,3 +37,7 @@ class SwinBackbone(Backbone):
         'reduction': r'stages\.\d+\.downsample\.reduction',
         'output_norm': r'norm\d+',
     }
+
+    def norm_before(self, name: str) -> nn.LayerNorm | None:
+        """Patch merging: its reduction has half as many rows as columns, and stock Swin gives it no bias."""
+        return self.get_submodule(name.removesuffix('reduction') + 'norm') if name.endswith('.reduction') else None

@@ -26,6 +26,8 @@ class Grid:
 class GridSource(Host):
     """A patch embedding that publishes the grid it returns."""
 
+    state = ('grid',)
+
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         out, self.grid.hw_shape = super().forward(x)
         return out, self.grid.hw_shape
@@ -33,6 +35,8 @@ class GridSource(Host):
 
 class ViTBlock(PreNormBlock):
     """A block that reads the grid before it enters its own checkpoint."""
+
+    state = ('grid',)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.checkpointed(x, self.grid.hw_shape)
@@ -65,7 +69,7 @@ class SelfAttention(Host):
     """``nn.MultiheadAttention`` as mmcv calls it, sequence first, with its two inner projections as sites.
 
     No hook reaches between the projections of the stock module, so this computes the same with
-    ``scaled_dot_product_attention``.
+    ``scaled_dot_product_attention``. In a ViT block key and value are the query.
     """
 
     @staticmethod
@@ -74,11 +78,14 @@ class SelfAttention(Host):
         out = 3 * dim if site == 'qkv' else dim
         return dict(dim=out, in_features=dim, out_features=out)
 
+    def layer_of(self, site: str) -> tuple[nn.Module, str, str]:
+        return (self, 'in_proj_weight', 'in_proj_bias') if site == 'qkv' else (self.out_proj, 'weight', 'bias')
+
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask=None, need_weights=True, attn_mask=None
     ):
-        if key is not query or value is not query or key_padding_mask is not None or attn_mask is not None:
-            raise ValueError('Adapters inside nn.MultiheadAttention serve self-attention without masks alone.')
+        if key_padding_mask is not None or attn_mask is not None:
+            raise ValueError('Adapters inside nn.MultiheadAttention take no masks.')
         length, batch, dim = query.shape
         qkv = self.at('qkv', F.linear(query, self.in_proj_weight, self.in_proj_bias), query)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, dim // self.num_heads)).permute(2, 1, 3, 0, 4)

@@ -36,6 +36,7 @@ class Mona(nn.Module):
 
     sites = ('after_attn', 'after_ffn')
     needs_grid = True
+    needs_attention = False
     beside = False
     no_decay = ('norm',)
 
