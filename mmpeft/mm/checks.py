@@ -1,0 +1,181 @@
+"""Look at a config before anything is built from it, and say in one line what is wrong."""
+
+import inspect
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from io import StringIO
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+# Keys that Runner reads from the config although they are no argument of its own.
+MORE_KEYS = {
+    'activation_checkpointing',
+    'compile',
+    'custom_imports',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+}
+
+
+class UserError(ValueError):
+    """Something the user gave cannot be used. The message alone says what, and what to do."""
+
+
+def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
+    """The config file with the given keys overridden.
+
+    Raises:
+        UserError: The file is missing or does not parse, or an option does not fit it.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f'No config file {path}.')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise UserError(f'The config {path} does not parse: {_short(error)}') from error
+    if options:
+        _warn_of_unread(cfg, options)
+        try:
+            cfg.merge_from_dict(options)
+        except Exception as error:
+            raise UserError(f'--cfg-options do not fit {path}: {_short(error)}') from error
+    if 'model' not in cfg:
+        raise UserError(f'The config {path} describes no model; is it a part of another one?')
+    return cfg
+
+
+def register_library(scope: str | None) -> None:
+    """Import the OpenMMLab library that a config is written for, so that its names resolve.
+
+    Raises:
+        UserError: The config names no scope, or one that is not installed.
+    """
+    if not scope:
+        raise UserError("The config sets no default_scope; add one, such as default_scope = 'mmdet'.")
+    for name in ('mmdet', 'mmrotate') if scope == 'mmrotate' else (scope,):
+        try:
+            with _without_adverts():
+                module = import_module(f'{name}.utils')
+                module.register_all_modules(init_default_scope=False)
+        except ModuleNotFoundError as error:
+            raise UserError(f'The config is written for {scope}, and {error.name} is not installed.') from error
+
+
+def check_device(cfg: Config) -> None:
+    """Refuse mixed precision where mmengine has none.
+
+    Raises:
+        UserError: The config asks for it and there is no GPU.
+    """
+    if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        raise UserError('Mixed precision (--amp, AmpOptimWrapper) needs a GPU, and none was found. Leave it out.')
+
+
+def check_data(cfg: Config, *splits: str) -> None:
+    """Refuse data sets whose files are not there, before weights are downloaded and a model is built.
+
+    Args:
+        cfg: A config; the paths in it are relative to the current folder.
+        splits: Which of ``train``, ``val`` and ``test`` will be used.
+
+    Raises:
+        UserError: Files or folders are missing; it says which layout is expected.
+    """
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if isinstance(loader, dict) and 'dataset' in loader:
+            for key, dataset in _leaves(f'{split}_dataloader.dataset', loader['dataset']):
+                _check_dataset(key, dataset)
+        evaluators = cfg.get(f'{split}_evaluator') or []
+        for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
+            ann_file = evaluator.get('ann_file')
+            if isinstance(ann_file, str) and _is_missing(ann_file):
+                raise UserError(
+                    f'{split}_evaluator: no file {ann_file}. Give the annotations of the {split} data with '
+                    f'--cfg-options {split}_evaluator.ann_file=FILE.'
+                )
+
+
+def find_key(node: Any, value: Any, path: str = '') -> str | None:
+    """The dotted key under which a config holds ``value``, as ``--cfg-options`` takes it."""
+    if node == value and path:
+        return path
+    items = node.items() if isinstance(node, dict) else enumerate(node if isinstance(node, list | tuple) else ())
+    found = (find_key(child, value, f'{path}.{name}' if path else str(name)) for name, child in items)
+    return next((key for key in found if key), None)
+
+
+@contextmanager
+def _without_adverts() -> Iterator[None]:
+    """Drop the lines about OneDL, an optional service, that the libraries print when they are imported."""
+    with redirect_stdout(StringIO()) as printed:
+        yield
+    print(*[line for line in printed.getvalue().splitlines(True) if 'OneDL' not in line], sep='', end='')
+
+
+def _short(error: Exception, most: int = 300) -> str:
+    text = f'{type(error).__name__}: {error}'
+    return text if len(text) <= most else f'{text[:most]} ...'
+
+
+def _leaves(key: str, dataset: Any) -> Iterator[tuple[str, dict]]:
+    """The data sets inside wrappers such as RepeatDataset and ConcatDataset, with their keys."""
+    if not isinstance(dataset, dict):
+        return
+    if 'dataset' in dataset:
+        yield from _leaves(f'{key}.dataset', dataset['dataset'])
+    elif 'datasets' in dataset:
+        for index, part in enumerate(dataset['datasets']):
+            yield from _leaves(f'{key}.datasets.{index}', part)
+    else:
+        yield key, dataset
+
+
+def _check_dataset(key: str, dataset: dict) -> None:
+    if dataset.get('backend_args'):  # not on this file system
+        return
+    root = dataset.get('data_root') or ''
+    prefixes = dataset.get('data_prefix') or {}
+    parts = [dataset.get('ann_file'), *(prefixes.values() if isinstance(prefixes, dict) else [prefixes])]
+    expected = [part for part in parts if isinstance(part, str) and part] or ['']
+    missing = [path for path in (os.path.join(root, part) for part in expected) if _is_missing(path)]
+    if missing:
+        raise UserError(
+            f'Data not found: {", ".join(missing)} (seen from {os.getcwd()}). '
+            f'{dataset.get("type")} expects in {root or "the current folder"}: {", ".join(expected)}. '
+            f'Put the data there, or say where it is with --cfg-options {key}.data_root=FOLDER.'
+        )
+
+
+def _is_missing(path: str) -> bool:
+    return '://' not in path and not os.path.exists(os.path.expanduser(path))
+
+
+def _warn_of_unread(cfg: Config, options: dict[str, Any]) -> None:
+    """Warn of keys that nothing reads: config files are evaluated before the options are merged into them."""
+    read = {*inspect.signature(Runner.__init__).parameters} | MORE_KEYS
+    for key in options:
+        if key.partition('.')[0] not in read:
+            name = key.rpartition('.')[2]
+            used = [k for k in _keys(cfg.to_dict()) if k.endswith(f'.{name}') and k.partition('.')[0] in read]
+            hint = f' Did you mean {" or ".join(used[:3])}?' if used else ''
+            warnings.warn(f'--cfg-options {key} changes nothing: nothing reads this key.{hint}', stacklevel=3)
+
+
+def _keys(node: Any, path: str = '') -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield from _keys(child, f'{path}.{name}' if path else name)
+    else:
+        yield path
