@@ -1,0 +1,175 @@
+"""Read checkpoints as data: tensors and plain values, never a pickle that runs code.
+
+mmengine's own reader falls back to a full pickle when the careful one refuses a file.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, get_rank
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as stock
+
+from mmpeft.mm.checks import UserError, find_key
+
+RESUME_KEYS = ('meta', 'message_hub', 'optimizer')
+STATISTICS = ('min', 'max', 'current', 'mean')
+
+
+@contextmanager
+def checkpoints_as_data(cfg: Config) -> Iterator[None]:
+    """While it lasts, mmengine and the libraries on it read every checkpoint as data only.
+
+    Args:
+        cfg: The config in use; errors name its keys.
+    """
+
+    def load_from_local(filename: str, map_location: Any = None) -> dict:
+        return read_checkpoint(filename, map_location)
+
+    def load_from_http(filename: str, map_location: Any = None, **_: Any) -> dict:
+        return read_checkpoint(download(filename, find_key(cfg.model, filename, 'model')), map_location)
+
+    # Whatever else calls torch.load, mmengine's other schemes included, is held to the same.
+    before = os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD')
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    _register(load_from_local, load_from_http)
+    try:
+        yield
+    finally:
+        _register(stock.load_from_local, stock.load_from_http)
+        if before is None:
+            del os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD']
+        else:
+            os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = before
+
+
+def _register(local: Any, http: Any) -> None:
+    CheckpointLoader.register_scheme('', local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), http, force=True)
+
+
+def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict:
+    """The contents of a checkpoint file.
+
+    Raises:
+        UserError: The file is missing or damaged, has no weights, or asks for more than plain values.
+    """
+    path = Path(path).expanduser()
+    check_file(path)
+    try:
+        with torch.serialization.safe_globals(_plain_types()):
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except UnpicklingError as error:
+        name = re.search(r'GLOBAL (\S+) ', str(error))
+        what = f'It asks for {name[1]}.' if name else f'{str(error).splitlines()[-1]}'
+        raise UserError(
+            f'{path} holds more than tensors and plain values, and no code is run from a checkpoint. {what}'
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AssertionError) as error:
+        raise UserError(f'{path} is damaged or no checkpoint: {(str(error) or repr(error)).splitlines()[0]}') from error
+    if not _holds_weights(checkpoint):
+        raise UserError(f'{path} is no checkpoint: it holds {_describe(checkpoint)} and no weights.')
+    return checkpoint
+
+
+def check_file(path: str | Path) -> None:
+    """Refuse what cannot be a checkpoint by a look at its first bytes.
+
+    Raises:
+        UserError: The file is missing, or neither PyTorch nor safetensors writes such files.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f'No checkpoint file {path}.')
+    with path.open('rb') as file:
+        start = file.read(16)
+    if path.suffix != '.safetensors' and not start.startswith((b'PK\x03\x04', b'\x80')):
+        raise UserError(f'{path} is no checkpoint: its first bytes are {start!r}, and torch.save writes no such file.')
+
+
+def check_resumable(path: str | Path) -> None:
+    """Refuse to resume from a file that holds weights only.
+
+    Raises:
+        UserError: The file cannot be read, or lacks what a run needs to go on.
+    """
+    missing = [key for key in RESUME_KEYS if key not in read_checkpoint(path)]
+    if missing:
+        raise UserError(
+            f'{path} holds no {", ".join(missing)}: training cannot go on from it. '
+            f'To start from its weights, use --cfg-options load_from={path}.'
+        )
+
+
+def download(url: str, key: str | None = None) -> Path:
+    """The local copy of a file: torch's cache, into which the first process fetches it if it is not there.
+
+    Args:
+        url: Where the file is.
+        key: The key of the config that names it, for the message.
+
+    Raises:
+        UserError: The file cannot be fetched; it says where to put it by hand.
+    """
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+    if get_rank() == 0:
+        _fetch(url, path, key)
+    barrier()
+    _fetch(url, path, key)  # a machine that does not share the first one's cache
+    return path
+
+
+def _fetch(url: str, path: Path, key: str | None) -> None:
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print_log(f'Downloading {url} to {path}', 'current')
+        torch.hub.download_url_to_file(url, str(path), progress=os.isatty(2))
+    except (OSError, HTTPException) as error:
+        option = f', or name a local file with --cfg-options {key}=FILE' if key else ''
+        raise UserError(f'Cannot download {url} ({error}). Put the file at {path}{option}.') from error
+
+
+def _plain_types() -> list:
+    """What an mmengine checkpoint holds besides tensors and Python's types: numpy values, log histories."""
+    core = np._core.multiarray
+    arrays = [
+        (getattr(core, name), f'{module}.multiarray.{name}')
+        for module in ('numpy.core', 'numpy._core')
+        for name in ('_reconstruct', 'scalar')
+    ]
+    dtypes = {type(np.dtype(kind)) for kind in '?bBhHiIlLqQefdgFDSU'}
+    return [HistoryBuffer, np.ndarray, np.dtype, *arrays, *dtypes, (_statistic, 'builtins.getattr')]
+
+
+def _statistic(owner: Any, name: str) -> Any:
+    """Stands in for the ``getattr`` by which a pickled HistoryBuffer names its statistics."""
+    if owner is not HistoryBuffer or name not in STATISTICS:
+        raise UnpicklingError(f'Unsupported: GLOBAL getattr of {name!r}')
+    return getattr(owner, name)
+
+
+def _holds_weights(checkpoint: Any) -> bool:
+    if not isinstance(checkpoint, Mapping):
+        return False
+    inner = [value for value in checkpoint.values() if isinstance(value, Mapping)]
+    return any(torch.is_tensor(value) for part in (checkpoint, *inner) for value in part.values())
+
+
+def _describe(checkpoint: Any) -> str:
+    if isinstance(checkpoint, Mapping):
+        return f'a dict of {", ".join(map(str, list(checkpoint)[:5])) or "nothing"}'
+    return f'a {type(checkpoint).__name__}'
