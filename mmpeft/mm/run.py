@@ -1,0 +1,226 @@
+"""Train and test from a config, for mmdet, mmseg and mmrotate alike."""
+
+import os
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmpeft.mm.checkpoints import check_file, check_resumable, checkpoints_as_data
+from mmpeft.mm.checks import UserError, check_data, check_device, read_config, register_library
+from mmpeft.mm.config import add_report_hook, inject_at_build
+
+Options = Mapping[str, Any]
+
+
+def train(
+    config: str,
+    *,
+    work_dir: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    resume: str | None = None,
+    cfg_options: Options | None = None,
+    launcher: str = 'none',
+) -> Runner:
+    """Train what a config describes.
+
+    Args:
+        config: A config file of mmdet, mmseg or mmrotate.
+        work_dir: Where logs and checkpoints go.
+        amp: Train in mixed precision.
+        auto_scale_lr: Scale the learning rate with the batch, as the config's ``auto_scale_lr`` says.
+        resume: A checkpoint to go on from, or ``auto`` for the last one in the work dir, if there is one.
+        cfg_options: Keys of the config to override.
+        launcher: What started several processes: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+
+    Raises:
+        UserError: The config, the data, a checkpoint or the machine does not fit.
+    """
+    cfg = _prepare(config, work_dir, cfg_options, launcher)
+    if amp:
+        _use_amp(cfg)
+    if auto_scale_lr:
+        _scale_lr(cfg)
+    if resume == 'auto':
+        cfg.resume, cfg.load_from = True, None
+    elif resume is not None:
+        check_resumable(resume)
+        cfg.resume, cfg.load_from = True, resume
+    elif cfg.get('load_from') and '://' not in cfg.load_from:
+        check_file(cfg.load_from)
+    check_device(cfg)
+    check_data(cfg, 'train', *(['val'] if cfg.get('val_cfg') else []))
+    add_report_hook(cfg)
+    with checkpoints_as_data(cfg):
+        runner = _build(cfg)
+        runner.train()
+    return runner
+
+
+def test(
+    config: str,
+    checkpoint: str,
+    *,
+    work_dir: str | None = None,
+    out: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2.0,
+    tta: bool = False,
+    cfg_options: Options | None = None,
+    launcher: str = 'none',
+) -> dict[str, float]:
+    """Evaluate a checkpoint on the test data of a config.
+
+    Args:
+        config: A config file of mmdet, mmseg or mmrotate.
+        checkpoint: A file or URL with the weights.
+        work_dir: Where the log and the metrics go.
+        out: Where the predictions go: a ``.pkl`` file (mmdet, mmrotate) or a folder of label maps (mmseg).
+        show: Show the predictions in windows.
+        show_dir: Folder for pictures of the predictions, inside the run's folder in the work dir.
+        wait_time: How long a window stays, in seconds.
+        tta: Test-time augmentation.
+        cfg_options: Keys of the config to override.
+        launcher: What started several processes: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+
+    Returns:
+        The metrics by name.
+
+    Raises:
+        UserError: The config, the data, the checkpoint or an option does not fit.
+    """
+    cfg = _prepare(config, work_dir, cfg_options, launcher)
+    if '://' not in checkpoint:
+        check_file(checkpoint)
+    cfg.load_from, cfg.resume = checkpoint, False
+    check_data(cfg, 'test')
+    if show or show_dir:
+        _draw(cfg, show, show_dir, wait_time)
+    if out is not None:
+        _check_out(cfg, out)
+    if tta:
+        _use_tta(cfg)
+    with checkpoints_as_data(cfg):
+        runner = _build(cfg)
+        runner.register_hook(_FitHook())
+        if out is not None and cfg.default_scope != 'mmseg':
+            runner.test_evaluator.metrics.append(_dump_metric(cfg.default_scope, out))
+        return runner.test()
+
+
+def _prepare(config: str, work_dir: str | None, options: Options | None, launcher: str) -> Config:
+    cfg = read_config(config, options)
+    register_library(cfg.get('default_scope'))
+    cfg.launcher = launcher
+    if work_dir is not None or cfg.get('work_dir') is None:
+        cfg.work_dir = work_dir or os.path.join('work_dirs', Path(config).stem)
+    inject_at_build(cfg)
+    return cfg
+
+
+def _build(cfg: Config) -> Runner:
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _use_amp(cfg: Config) -> None:
+    if cfg.optim_wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'--amp works with OptimWrapper, and the config sets {cfg.optim_wrapper.type}.')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _scale_lr(cfg: Config) -> None:
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UserError('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config.')
+    cfg.auto_scale_lr.enable = True
+
+
+def _draw(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise UserError('--show and --show-dir need a visualization hook in the default_hooks of the config.')
+    hook.draw = True
+    if show:
+        hook.show, hook.wait_time = True, wait_time
+    if show_dir and cfg.default_scope == 'mmseg':
+        cfg.visualizer.save_dir = show_dir
+    elif show_dir:
+        hook.test_out_dir = show_dir
+
+
+def _check_out(cfg: Config, out: str) -> None:
+    path = Path(out)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise UserError(f'--out {out} exists; name another place, nothing is overwritten.')
+    if cfg.default_scope == 'mmseg':
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list | tuple) else [cfg.test_evaluator]
+        for evaluator in evaluators:
+            evaluator.output_dir, evaluator.keep_results = out, True
+    elif path.suffix not in ('.pkl', '.pickle'):
+        raise UserError(f'--out takes a .pkl file for {cfg.default_scope}, got {out}.')
+
+
+def _dump_metric(scope: str, out: str) -> Any:
+    if scope == 'mmdet':
+        from mmdet.evaluation import DumpDetResults
+
+        return DumpDetResults(out_file_path=out)
+    from mmengine.evaluator import DumpResults
+
+    return DumpResults(out_file_path=out)
+
+
+def _use_tta(cfg: Config) -> None:
+    """Wrap the model and the test data for test-time augmentation; mmdet has a default, a horizontal flip."""
+    if cfg.default_scope == 'mmdet':
+        _set_flip_tta(cfg)
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing:
+        raise UserError(
+            f'--tta needs {" and ".join(missing)} in the config; {cfg.default_scope} has no default for it.'
+        )
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    _inner(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
+
+
+def _set_flip_tta(cfg: Config) -> None:
+    if 'segm' in cfg.get('test_evaluator', {}).get('metric', ()):
+        raise UserError(
+            '--tta merges boxes only, and this config evaluates masks. Leave the masks out with '
+            '--cfg-options model.roi_head.mask_head=None test_evaluator.metric=bbox.'
+        )
+    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+    flips = [[dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]]
+    augmentation = dict(type='TestTimeAug', transforms=[*flips, [dict(type='PackDetInputs', meta_keys=keys)]])
+    if 'tta_model' not in cfg:
+        nms = dict(type='nms', iou_threshold=0.5)
+        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+    if 'tta_pipeline' not in cfg:
+        cfg.tta_pipeline = [*deepcopy(_inner(cfg.test_dataloader.dataset).pipeline[:-1]), augmentation]
+
+
+def _inner(dataset: ConfigDict) -> ConfigDict:
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
+class _FitHook(Hook):
+    """Refuses a checkpoint of another model, which mmengine would only log."""
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        if model.state_dict().keys().isdisjoint(checkpoint.get('state_dict', checkpoint)):
+            raise UserError(
+                f'{runner._load_from} is of another model: none of its tensors has a name that this one has.'
+            )
