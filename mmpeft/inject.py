@@ -12,7 +12,7 @@ from mmpeft.freeze import tuned_names
 from mmpeft.hosts import BACKBONES, Backbone, adapt, find_backbone, find_owner
 from mmpeft.methods import METHODS, Frozen, Tuning
 from mmpeft.report import Report, report
-from mmpeft.sites import SITES
+from mmpeft.sites import LEAF_SITES, SITES
 from mmpeft.start import draw
 
 # What a host tells a layer of its place; everything else in a layer's signature is an option.
@@ -56,6 +56,7 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping]) -> Report:
     _check_backbone(backbone)
     placements = [placement for config in configs for placement in _place(backbone, config)]
     _check_distinct(placements)
+    _check_shared_attention(backbone, configs, placements)
     owners = {name: backbone.get_submodule(name) for name in dict.fromkeys(p.owner for p in placements)}
     for owner in owners.values():
         adapt(owner)
@@ -143,14 +144,24 @@ def _build(cls: type[nn.Module], backbone: nn.Module, name: str, site: str, opti
     host = find_owner(type(owner))
     if host is None:
         raise ValueError(f'No host describes {name}, a {type(owner).__module__}.{type(owner).__qualname__}.')
+    sizes = dict(host.sizes(owner, site), depth=len(_owners(backbone, 'after_ffn')))
+    _check_fit(cls, site, sizes)
     # The layer's own draw is thrown away: the generator must not notice that it was built.
     state = torch.default_generator.get_state()
     with torch.device('cpu'):
-        adapter = cls(**_wanted(cls, host.sizes(owner, site)), **options)
+        adapter = cls(**_wanted(cls, sizes), **options)
     torch.default_generator.set_state(state)
     draw(adapter, f'{name}.{site}')
     like = next(owner.parameters())
     return adapter.to(device=like.device, dtype=like.dtype).train(owner.training)
+
+
+def _check_fit(cls: type[nn.Module], site: str, sizes: dict[str, int]) -> None:
+    needs = 'the grid of its tokens' if cls.needs_grid else "its block's attention" if cls.needs_attention else None
+    if needs and site in LEAF_SITES:
+        raise ValueError(f'{cls.__name__} needs {needs}, which no adapter at the leaf site {site!r} is told.')
+    if 'in_features' in inspect.signature(cls).parameters and 'in_features' not in sizes:
+        raise ValueError(f'{cls.__name__} changes a linear layer, and {site!r} is the output of none.')
 
 
 def _wanted(cls: type[nn.Module], sizes: dict[str, int]) -> dict[str, int]:
@@ -165,3 +176,18 @@ def _check_distinct(placements: list[Placement]) -> None:
         if other is not placement:
             names = f'{type(other.adapter).__name__} and {type(placement.adapter).__name__}'
             raise ValueError(f'{names} cannot share {placement.place}; choose other sites or blocks for one of them.')
+
+
+def _check_shared_attention(backbone: nn.Module, configs: list[dict], placements: list[Placement]) -> None:
+    """CVPT reads the weights of its block's self-attention, so nothing else may change them."""
+    tuned = set().union(*(tuned_names(backbone, config) for config in configs))
+    changed = {p.owner for p in placements if p.site in ('qkv', 'proj')} | {name.rpartition('.')[0] for name in tuned}
+    places = find_backbone(type(backbone)).places
+    changed = [name for name in changed if any(re.fullmatch(places[site], name) for site in ('qkv', 'proj'))]
+    for placement in placements:
+        inside = [name for name in changed if name.startswith(f'{placement.owner}.')]
+        if placement.adapter.needs_attention and inside:
+            raise ValueError(
+                f'CVPT at {placement.place} reads {inside[0]}, which another method changes; choose other sites or '
+                'blocks for one of them.'
+            )

@@ -1,6 +1,8 @@
 """Fold what can be folded into the base; what folds fully leaves a stock model without a trace of mmpeft."""
 
 import copy
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 from mmpeft.freeze import adapted_backbones
 from mmpeft.hosts import Backbone, Host, adapters_of
-from mmpeft.methods import METHODS, Tuning
+from mmpeft.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class MergeReport:
         lines = [f'{len(self.folded)} adapters were folded into the base.']
         if self.kept:
             lines.append(
-                f'{len(self.kept)} adapters stay, a nonlinearity keeps them apart: {self.kept[0]} and the like.'
+                f'{len(self.kept)} adapters stay, because no layer can take them: {self.kept[0]} and the like.'
             )
         if self.new_biases:
             lines.append(
@@ -59,18 +61,31 @@ def _merge_backbone(name: str, backbone: Backbone) -> MergeReport:
     folded, new_biases = [], []
     # A reduction hands its shift to the norm before it, which has to be folded by then.
     for place, adapter in sorted(adapters_of(backbone), key=lambda item: item[0].endswith('.reduction')):
-        if hasattr(adapter, 'fold'):
+        if _folds(backbone, place, adapter):
             new_biases += _fold(backbone, place, adapter)
             folded.append(prefix + place)
     kept = [prefix + place for place, _ in adapters_of(backbone)]
     if kept:
-        remaining = (METHODS[config['type']] for config in backbone.adapter_methods)
-        foldable = [issubclass(cls, Tuning) or hasattr(cls, 'fold') for cls in remaining]
-        methods = zip(backbone.adapter_methods, foldable, strict=True)
-        backbone.adapter_methods = tuple(config for config, gone in methods if not gone)
+        backbone.adapter_methods = tuple(_what_stays(backbone))
     else:
         _restore_stock(backbone)
     return MergeReport(tuple(folded), tuple(kept), tuple(prefix + bias for bias in new_biases))
+
+
+def _folds(backbone: Backbone, place: str, adapter: nn.Module) -> bool:
+    owner, _, site = place.rpartition('.')
+    return hasattr(adapter, 'fold') and backbone.get_submodule(owner).layer_of(site) is not None
+
+
+def _what_stays(backbone: Backbone) -> Iterator[dict]:
+    """The configs of the methods whose adapters are still there, each with the sites where they are."""
+    sites = defaultdict(list)
+    for place, adapter in adapters_of(backbone):
+        sites[type(adapter).__name__].append(place.rpartition('.')[2])
+    for config in backbone.adapter_methods:
+        if config['type'] in sites:
+            foldable = hasattr(METHODS[config['type']], 'fold')
+            yield {**config, 'sites': sorted(set(sites[config['type']]))} if foldable else config
 
 
 def _fold(backbone: Backbone, place: str, adapter: nn.Module) -> list[str]:

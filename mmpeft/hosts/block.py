@@ -4,6 +4,7 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmpeft.hosts.host import Host
+from mmpeft.methods.cvpt import Attention
 
 
 class PreNormBlock(Host):
@@ -22,6 +23,15 @@ class PreNormBlock(Host):
     def attention(self, y: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
         """What attention adds to the stream for ``y``, the normalised stream; drop path included."""
         raise NotImplementedError
+
+    def attention_weights(self) -> Attention:
+        """The weights of the block's self-attention as they are now."""
+        raise NotImplementedError
+
+    def run(self, adapter: nn.Module, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+        if adapter.needs_attention:
+            return adapter(x, self.attention_weights())
+        return super().run(adapter, x, hw_shape)
 
     def checkpointed(self, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
         if self.with_cp and is_grad_enabled():

@@ -25,9 +25,9 @@ class Host:
         """The sizes that an adapter at ``site`` of a stock ``module`` is built from: ``dim`` and the like."""
         raise NotImplementedError
 
-    def layer_of(self, site: str) -> tuple[nn.Module, str, str]:
-        """The layer whose output ``site`` is, with the names of its weight and bias; blocks have none."""
-        raise NotImplementedError
+    def layer_of(self, site: str) -> tuple[nn.Module, str, str] | None:
+        """The layer whose output ``site`` is, with the names of its weight and bias; None if it is of no layer."""
+        return None
 
     def run(self, adapter: nn.Module, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
         """Give ``adapter`` what it needs beside ``x``."""

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from mmpeft.hosts.backbone import Backbone
 from mmpeft.hosts.block import PreNormBlock
+from mmpeft.methods.cvpt import Attention
 from mmpeft.sites import BRANCH_SITES, STREAM_SITES
 
 BLOCK = r'stages\.\d+\.blocks\.\d+'
@@ -17,6 +18,10 @@ class SwinBlock(PreNormBlock):
 
     def attention(self, y: Tensor, hw_shape: tuple[int, int]) -> Tensor:
         return self.attn(y, hw_shape)
+
+    def attention_weights(self) -> Attention:
+        attn = self.attn.w_msa
+        return Attention.of_fused(attn.qkv.weight, attn.qkv.bias, attn.proj, attn.num_heads, attn.proj_drop.p)
 
 
 class SwinBackbone(Backbone):

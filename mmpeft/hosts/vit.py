@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mmpeft.hosts.backbone import Backbone
 from mmpeft.hosts.block import PreNormBlock
 from mmpeft.hosts.host import Host, adapt_as
+from mmpeft.methods.cvpt import Attention
 from mmpeft.sites import BRANCH_SITES, STREAM_SITES
 
 BLOCK = r'layers\.\d+'
@@ -57,12 +58,21 @@ class MMSegBlock(ViTBlock):
     def attention(self, y: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
         return self.attn(y, identity=0)
 
+    def attention_weights(self) -> Attention:
+        attn = self.attn.attn
+        weights = attn.in_proj_weight, attn.in_proj_bias, attn.out_proj
+        return Attention.of_fused(*weights, attn.num_heads, self.attn.proj_drop.p)
+
 
 class MMPretrainBlock(ViTBlock):
     """mmpretrain's block."""
 
     def attention(self, y: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
         return self.attn(y)
+
+    def attention_weights(self) -> Attention:
+        attn = self.attn
+        return Attention.of_fused(attn.qkv.weight, attn.qkv.bias, attn.proj, attn.num_heads, attn.proj_drop.p)
 
 
 class SelfAttention(Host):

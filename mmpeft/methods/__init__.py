@@ -1,6 +1,7 @@
 """The adaptation methods: pure PyTorch, tensors in, tensors out."""
 
 from mmpeft.methods.bottleneck import Adapter, AdaptFormer, LoRand
+from mmpeft.methods.cvpt import CVPT
 from mmpeft.methods.lora import LoRA
 from mmpeft.methods.mona import Mona
 from mmpeft.methods.ssf import SSF
@@ -8,7 +9,7 @@ from mmpeft.methods.tuning import BitFit, Frozen, Full, NormTuning, Partial, Tun
 
 METHODS = {
     cls.__name__: cls
-    for cls in (Mona, SSF, LoRA, Adapter, AdaptFormer, LoRand, BitFit, NormTuning, Partial, Full, Frozen)
+    for cls in (Mona, SSF, CVPT, LoRA, Adapter, AdaptFormer, LoRand, BitFit, NormTuning, Partial, Full, Frozen)
 }
 
 __all__ = ['METHODS', 'Tuning', *METHODS]

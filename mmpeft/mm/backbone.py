@@ -18,7 +18,7 @@ LENDERS = {
     'SwinTransformer': {'mmrotate': 'mmdet'},
     'VisionTransformer': {'mmdet': 'mmpretrain', 'mmrotate': 'mmpretrain'},
 }
-NAMED_METHODS = ('Mona',)
+NAMED_METHODS = ('Mona', 'SSF', 'CVPT')
 
 
 def adapt_backbone(backbone: nn.Module, method: Mapping | Sequence[Mapping], allow_random_base: bool = False) -> None:

@@ -159,19 +159,25 @@ class AdapterHook(AdapterReportHook):
 
 
 class _MethodHook(AdapterHook):
-    """An ``AdapterHook`` for one method, whose options are arguments of the hook itself."""
-
-    type: str
+    """An ``AdapterHook`` for the method of its name, whose options are arguments of the hook itself."""
 
     def __init__(self, allow_random_base: bool = False, **options) -> None:
-        super().__init__(dict(type=self.type, **options), allow_random_base)
+        super().__init__(dict(type=type(self).__name__.removesuffix('Hook'), **options), allow_random_base)
 
 
 @HOOKS.register_module()
 class MonaHook(_MethodHook):
     """``AdapterHook(method=dict(type='Mona', ...))``."""
 
-    type = 'Mona'
+
+@HOOKS.register_module()
+class SSFHook(_MethodHook):
+    """``AdapterHook(method=dict(type='SSF', ...))``."""
+
+
+@HOOKS.register_module()
+class CVPTHook(_MethodHook):
+    """``AdapterHook(method=dict(type='CVPT', ...))``."""
 
 
 def adapter_hooks_in(cfg: Config) -> list[int]:

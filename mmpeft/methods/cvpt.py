@@ -1,0 +1,236 @@
+"""CVPT: prompts that the tokens read by cross-attention, with the weights of the block's self-attention."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PLACES = ('before_attn', 'beside_attn', 'after_attn', 'ffn_input', 'after_ffn')
+PROJECTIONS = ('q', 'k', 'v', 'out')
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """The weights of a multi-head self-attention as they are at this moment, for one call: they move and change.
+
+    Weights are (C, C), as those of ``nn.Linear``; a bias may be None. ``out_dropout`` is the probability of the
+    dropout after the output projection.
+    """
+
+    q_weight: Tensor
+    q_bias: Tensor | None
+    k_weight: Tensor
+    k_bias: Tensor | None
+    v_weight: Tensor
+    v_bias: Tensor | None
+    out_weight: Tensor
+    out_bias: Tensor | None
+    num_heads: int
+    out_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.q_weight) % self.num_heads:
+            raise ValueError(f'{len(self.q_weight)} channels do not split into {self.num_heads} heads.')
+
+    @classmethod
+    def of_fused(
+        cls, weight: Tensor, bias: Tensor | None, out: nn.Linear, num_heads: int, out_dropout: float = 0.0
+    ) -> 'Attention':
+        """The attention whose query, key and value rows stand in this order in one weight. Shape: ``(3 C, C)``."""
+        q, k, v = weight.chunk(3)
+        q_bias, k_bias, v_bias = (None, None, None) if bias is None else bias.chunk(3)
+        return cls(q, q_bias, k, k_bias, v, v_bias, out.weight, out.bias, num_heads, out_dropout)
+
+
+class CVPT(nn.Module):
+    """Add to the tokens what they read from learned prompts, ``x + attention(query=x, key=prompts, value=prompts)``.
+
+    The attention has the weights of the self-attention of the same block, handed in at every call. It is computed
+    as published or, where that takes fewer operations, with the projections folded into the prompts.
+
+    Args:
+        dim: Channels C of the tokens.
+        depth: Number of blocks with prompts; it sets the range of the starting values.
+        num_prompts: Prompts P of this block. A single prompt adds the same vector to all tokens of an image.
+        dropout: Probability of dropping a prompt's value in training, drawn anew for each sample.
+        place: Site of the adapter. At ``'beside_attn'`` the host adds what is read, so ``x`` is not added here.
+        share: Whether the cross-attention has the host's weights, or random weights of its own. Random weights that
+            do not learn are what the authors' published segmentation code trains with.
+        learn: Whether the weights of the cross-attention train. With ``share`` they are the host's plus a learned
+            offset that starts at zero, so the host itself stays as it is.
+
+    Shape: ``(B, N, C) -> (B, N, C)``
+
+    Raises:
+        ValueError: A size or an option is out of range.
+
+    Source: Huang et al. 2024, arXiv:2408.14961; starting values and order as in the authors' classification code.
+    """
+
+    sites = ('after_attn',)
+    needs_grid = False
+    needs_attention = True
+    beside = False
+    no_decay = ()
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        num_prompts: int = 10,
+        dropout: float = 0.1,
+        place: str = 'after_attn',
+        share: bool = True,
+        learn: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(dim, depth, num_prompts) < 1:
+            raise ValueError(
+                'CVPT needs dim, depth and num_prompts of at least 1, got '
+                f'dim={dim}, depth={depth}, num_prompts={num_prompts}.'
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f'CVPT needs a dropout in [0, 1), got {dropout}.')
+        _check_place(place)
+        self.depth = depth
+        self.dropout = dropout
+        self.share = share
+        self.learn = learn
+        self.beside = place == 'beside_attn'
+        self.prompts = nn.Parameter(torch.empty(num_prompts, dim))
+        for name in PROJECTIONS if learn or not share else ():
+            setattr(self, name, nn.Linear(dim, dim))
+            if not learn:
+                _as_buffers(getattr(self, name))
+        self.reset_parameters()
+
+    @staticmethod
+    def places(options: dict) -> dict[str, dict]:
+        """The site that ``place`` names, with the options of the layer there.
+
+        Raises:
+            ValueError: The place is unknown.
+        """
+        place = options.get('place', 'after_attn')
+        _check_place(place)
+        return {place: dict(options)}
+
+    def reset_parameters(self) -> None:
+        # Xavier's bound for the prompts of all blocks as one tensor (depth, P, C), as torch reads its shape.
+        bound = math.sqrt(6 / (len(self.prompts) + self.depth) / self.prompts.shape[1])
+        nn.init.uniform_(self.prompts, -bound, bound)
+        for layer in self.children():
+            layer.reset_parameters()
+            if self.share:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, attention: Attention) -> Tensor:
+        attention = self.weights(attention)
+        prompts, tokens = self.prompts.unsqueeze(0), None
+        if self.training and self.dropout:
+            prompts, tokens = F.dropout(prompts.expand(len(x), -1, -1), self.dropout), x.shape[1]
+        backward = torch.is_grad_enabled() and prompts.requires_grad
+        costs = operations(x.shape[2], attention.num_heads, prompts.shape[1], tokens, backward)
+        attend = plain if costs[0] <= costs[1] else folded
+        y = F.dropout(attend(x, prompts, attention), attention.out_dropout, self.training)
+        return y if self.beside else x + y
+
+    def weights(self, attention: Attention) -> Attention:
+        """The weights of the cross-attention in a block whose self-attention is ``attention``."""
+        changed = {}
+        for name, layer in self.named_children():
+            for kind in ('weight', 'bias'):
+                host, own = getattr(attention, f'{name}_{kind}'), getattr(layer, kind)
+                changed[f'{name}_{kind}'] = own if host is None or not self.share else host + own
+        return replace(attention, **changed)
+
+
+def operations(
+    dim: int, num_heads: int, prompts: int, tokens: int | None = None, backward: bool = False
+) -> tuple[float, float]:
+    """Multiplications per token that the plain and the folded form take with frozen weights.
+
+    Args:
+        dim: Channels of the tokens.
+        num_heads: Heads of the attention.
+        prompts: Number of prompts.
+        tokens: How many tokens share one set of keys and values; None for so many that the set costs nothing.
+        backward: Whether gradients of tokens and prompts are computed too. A product with a frozen weight then
+            costs twice, a product of two activations three times.
+    """
+    frozen, active = (2, 3) if backward else (1, 1)
+    projection = frozen * prompts * dim**2 / tokens if tokens else 0
+    return (
+        frozen * 2 * dim**2 + active * 2 * dim * prompts + 2 * projection,
+        active * 2 * dim * num_heads * prompts + 4 * projection,
+    )
+
+
+def plain(x: Tensor, prompts: Tensor, attention: Attention) -> Tensor:
+    """Multi-head attention of the tokens to the prompts, step by step.
+
+    Shape: ``(B, N, C), (B or 1, P, C) -> (B, N, C)``
+    """
+    q = _heads(F.linear(x, attention.q_weight, attention.q_bias), attention)
+    k = _heads(F.linear(prompts, attention.k_weight, attention.k_bias), attention)
+    v = _heads(F.linear(prompts, attention.v_weight, attention.v_bias), attention)
+    size = (len(x), -1, -1, -1)
+    y = F.scaled_dot_product_attention(q, k.expand(size), v.expand(size))
+    return F.linear(y.transpose(1, 2).flatten(2), attention.out_weight, attention.out_bias)
+
+
+def folded(x: Tensor, prompts: Tensor, attention: Attention) -> Tensor:
+    """The same as ``plain``, as a bottleneck of heads x prompts: the projections act on the prompts alone.
+
+    Shape: ``(B, N, C), (B or 1, P, C) -> (B, N, C)``
+    """
+    down, down_bias, up, up_bias = bottleneck(prompts, attention)
+    if len(prompts) == 1:
+        logits = F.linear(x, down[0], down_bias[0])
+    else:
+        logits = torch.baddbmm(down_bias.unsqueeze(1), x, down.transpose(1, 2))
+    scores = logits.unflatten(2, (attention.num_heads, -1)).softmax(-1).flatten(2)
+    if len(prompts) == 1:
+        return F.linear(scores, up[0].T, up_bias)
+    return scores @ up if up_bias is None else torch.baddbmm(up_bias, scores, up)
+
+
+def bottleneck(prompts: Tensor, attention: Attention) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """A, a, B and b with which ``softmax_per_head(x A^T + a) B + b`` is the attention of x to the prompts.
+
+    Shape: ``(S, P, C) -> (S, H P, C), (S, H P), (S, H P, C), (C)`` for H heads and S sets of prompts.
+    """
+    heads = attention.num_heads
+    keys = F.linear(prompts, attention.k_weight, attention.k_bias)
+    values = F.linear(prompts, attention.v_weight, attention.v_bias)
+    # Heads lead, so that each weight is read once for all sets.
+    keys = keys.unflatten(2, (heads, -1)).permute(2, 0, 1, 3).flatten(1, 2) * (keys.shape[2] // heads) ** -0.5
+    values = values.unflatten(2, (heads, -1)).permute(2, 0, 1, 3).flatten(1, 2)
+    down = keys @ attention.q_weight.unflatten(0, (heads, -1))
+    up = values @ attention.out_weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
+    q_bias = keys.new_zeros(keys.shape[2] * heads) if attention.q_bias is None else attention.q_bias
+    down_bias = keys @ q_bias.view(heads, -1, 1)
+    down, down_bias, up = (
+        part.unflatten(1, prompts.shape[:2]).transpose(0, 1).flatten(1, 2) for part in (down, down_bias, up)
+    )
+    return down, down_bias.squeeze(2), up, attention.out_bias
+
+
+def _heads(x: Tensor, attention: Attention) -> Tensor:
+    """Shape: ``(B, N, C) -> (B, heads, N, C / heads)``."""
+    return x.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+
+
+def _as_buffers(layer: nn.Module) -> None:
+    """Keep the values of ``layer`` as buffers: saved, moved and never trained."""
+    for name, parameter in list(layer.named_parameters()):
+        delattr(layer, name)
+        layer.register_buffer(name, parameter.data)
+
+
+def _check_place(place: str) -> None:
+    if place not in PLACES:
+        raise ValueError(f'CVPT knows the places {", ".join(PLACES)}, got {place!r}.')

@@ -1,0 +1,185 @@
+"""Every method in every host: what a user may rely on whatever the combination."""
+
+import copy
+from dataclasses import dataclass
+
+import pytest
+import torch
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+from tiny import HOSTS, image, weights
+
+import mmpeft
+from mmpeft.methods import METHODS, Tuning
+
+OPTIONS = {
+    'Mona': dict(bottleneck=4, dropout=0.0),
+    'CVPT': dict(num_prompts=3, dropout=0.0),
+    'LoRA': dict(rank=2),
+    'Adapter': dict(bottleneck=4, dropout=0.0),
+    'AdaptFormer': dict(bottleneck=4, dropout=0.0),
+    'LoRand': dict(kernel=2, branches=2),
+}
+# How far the outputs move at the start, relative to the stock backbone's, on the tiny hosts: none, little, or a lot.
+EXACT_AT_START = {'LoRA', 'BitFit', 'NormTuning', 'Partial', 'Full', 'Frozen'}
+START_BOUND = {'SSF': 0.3, 'Mona': 0.3, 'Adapter': 0.05, 'AdaptFormer': 0.05, 'CVPT': 2.0, 'LoRand': 2.0}
+FOLDS = {'SSF', 'LoRA', 'BitFit', 'NormTuning', 'Partial', 'Full', 'Frozen'}
+CHECKPOINTED = [name for name in HOSTS if name.endswith('Swin') or name == 'mmseg ViT']
+
+
+@dataclass
+class Case:
+    plain: torch.nn.Module
+    adapted: torch.nn.Module
+    method: dict
+
+
+def build(host: str, method: str, **options) -> Case:
+    if host == 'mmseg ViT':
+        options['patch_bias'] = True
+    plain = HOSTS[host](**options)
+    adapted = copy.deepcopy(plain)
+    config = dict(type=method, **OPTIONS.get(method, {}))
+    mmpeft.inject(adapted, config)
+    mmpeft.freeze(adapted)
+    return Case(plain, adapted, config)
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return request.param
+
+
+@pytest.fixture(params=HOSTS)
+def host(request):
+    return request.param
+
+
+def loss(backbone, x):
+    return sum(out.square().mean() for out in backbone(x))
+
+
+def test_a_step_changes_what_the_method_declares_and_no_other_bit(host, method):
+    case = build(host, method)
+    declared = mmpeft.trained_names(case.adapted)
+    assert {n for n, p in case.adapted.named_parameters() if p.requires_grad} == declared
+    assert case.plain.state_dict().keys() <= case.adapted.state_dict().keys()
+    before = weights(case.adapted)
+    assert all(torch.equal(value, before[name]) for name, value in case.plain.state_dict().items())
+    if not declared:
+        return
+    optimizer = torch.optim.AdamW(case.adapted.parameters(), lr=0.01, weight_decay=0.1)
+    loss(case.adapted, image(40, 48)).backward()
+    # A parameter outside the outputs has no gradient in the stock backbone either.
+    loss(case.plain, image(40, 48)).backward()
+    unused = {name for name, p in case.plain.named_parameters() if p.grad is None}
+    assert {n for n, p in case.adapted.named_parameters() if p.grad is not None} == declared - unused
+    optimizer.step()
+    after = case.adapted.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed <= declared and changed
+
+
+def test_the_start_is_as_near_to_the_base_as_the_method_says(host, method):
+    case = build(host, method)
+    case.plain.eval()
+    case.adapted.eval()
+    x = image(40, 48)
+    for ours, stock in zip(case.adapted(x), case.plain(x), strict=True):
+        distance = ((ours - stock).norm() / stock.norm()).item()
+        if method in EXACT_AT_START:
+            assert distance <= 1e-6
+        else:
+            assert 0 < distance <= START_BOUND[method]
+
+
+def test_saving_and_loading_is_exact(host, method):
+    case, other = build(host, method), build(host, method)
+    for parameter in case.adapted.parameters():
+        parameter.data.add_(0.1)
+    other.adapted.load_state_dict(case.adapted.state_dict(), strict=True)
+    case.adapted.eval()
+    other.adapted.eval()
+    x = image(40, 48)
+    assert all(torch.equal(a, b) for a, b in zip(case.adapted(x), other.adapted(x), strict=True))
+
+
+def test_a_deep_copy_is_independent(host, method):
+    adapted = build(host, method).adapted
+    adapted.eval()
+    twin, x = copy.deepcopy(adapted), image(40, 48)
+    expected = [out.clone() for out in twin(x)]
+    for parameter in adapted.parameters():
+        parameter.data.mul_(1.5)
+    assert all(torch.equal(a, b) for a, b in zip(twin(x), expected, strict=True))
+
+
+def test_merging_keeps_the_outputs_and_folds_what_the_method_promises(host, method):
+    adapted = build(host, method).adapted
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(0.05 * torch.randn_like(parameter))
+    adapted.eval()
+    x = image(40, 48)
+    expected = adapted(x)
+    report = mmpeft.merge(adapted)
+    assert report.is_stock == (method in FOLDS)
+    for ours, before in zip(adapted(x), expected, strict=True):
+        assert ((ours - before).norm() / before.norm()).item() <= 1e-5
+
+
+def test_autocast_to_bfloat16_works_and_stays_near(host, method):
+    adapted = build(host, method).adapted
+    adapted.eval()
+    x = image(40, 48)
+    expected = adapted(x)
+    with torch.autocast('cpu', torch.bfloat16):
+        outputs = adapted(x)
+        loss(adapted, x).backward() if mmpeft.trained_names(adapted) else None
+    for ours, exact in zip(outputs, expected, strict=True):
+        assert ((ours.float() - exact).norm() / exact.norm()).item() <= 0.05
+    assert all(torch.isfinite(p.grad).all() for p in adapted.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize('name', CHECKPOINTED)
+def test_the_backbones_own_checkpointing_gives_the_same_gradients(name, method):
+    plain, checkpointed = build(name, method).adapted, build(name, method, with_cp=True).adapted
+    if not mmpeft.trained_names(plain):
+        return
+    checkpointed.load_state_dict(plain.state_dict())
+    x = image(40, 48)
+    for model in (plain, checkpointed):
+        loss(model, x).backward()
+    gradients = {n: p.grad for n, p in checkpointed.named_parameters()}
+    for parameter_name, parameter in plain.named_parameters():
+        assert (parameter.grad is None) == (gradients[parameter_name] is None)
+        if parameter.grad is not None:
+            torch.testing.assert_close(gradients[parameter_name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_mmengines_checkpointing_inside_is_refused(host, method):
+    adapted = build(host, method).adapted
+    turn_on_activation_checkpointing(adapted, ['stages.0' if 'Swin' in host else 'layers.0'])
+    with pytest.raises(RuntimeError, match='activation_checkpointing wraps .*with_cp=True'):
+        adapted(image(40, 48))
+
+
+@pytest.mark.parametrize('name', [name for name, cls in METHODS.items() if not issubclass(cls, Tuning)])
+def test_the_matrix_knows_every_method(name):
+    assert name in START_BOUND or name in EXACT_AT_START
+
+
+NONSENSE = {
+    'Mona at a leaf': (dict(type='Mona', sites=['fc1']), "Mona needs the grid of its tokens, .* leaf site 'fc1'"),
+    'CVPT at a leaf': (dict(type='CVPT', sites=['norm1']), "CVPT needs its block's attention"),
+    'LoRA on the stream': (dict(type='LoRA', sites=['after_attn']), "LoRA changes a linear layer, and 'after_attn'"),
+    'CVPT with LoRA': ([dict(type='CVPT'), dict(type='LoRA')], 'CVPT at .* reads .*, which another method changes'),
+    'CVPT with BitFit': ([dict(type='CVPT'), dict(type='BitFit')], 'CVPT at .* reads .*, which another method changes'),
+    'SSF with SSF': ([dict(type='SSF'), dict(type='SSF', sites=['fc1'])], 'SSF and SSF cannot share'),
+}
+
+
+@pytest.mark.parametrize('case', NONSENSE)
+def test_a_combination_that_makes_no_sense_raises(host, case):
+    config, message = NONSENSE[case]
+    with pytest.raises(ValueError, match=message):
+        mmpeft.inject(HOSTS[host](), config)
