@@ -53,12 +53,16 @@ def test_both_forms_equal_torchs_multihead_attention(form, prompts, sets, bias, 
         torch.testing.assert_close(a, b, atol=10 * TOLERANCE[dtype], rtol=10 * TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize('prompts, form', [(2, 'folded'), (40, 'plain')])
-def test_the_layer_takes_the_cheaper_form(monkeypatch, prompts, form):
+@pytest.mark.parametrize(
+    'prompts, gradients, form',
+    [(2, True, 'folded'), (10, True, 'plain'), (10, False, 'folded'), (40, False, 'plain')],
+)
+def test_the_layer_takes_the_cheaper_form(monkeypatch, prompts, gradients, form):
     called = []
     for name in ('plain', 'folded'):
         monkeypatch.setattr(cvpt, name, lambda x, *_, name=name: called.append(name) or x)
-    CVPT(DIM, DEPTH, prompts).eval()(tokens(), weights_of(host_attention()))
+    with torch.set_grad_enabled(gradients):
+        CVPT(DIM, DEPTH, prompts).eval()(tokens(), weights_of(host_attention()))
     assert called == [form]
 
 
@@ -248,3 +252,20 @@ def test_bfloat16_autocast_keeps_the_stream_in_fp32(prompts, dropout):
     torch.testing.assert_close(out, layer(x, attention), atol=3e-2, rtol=3e-2)
     out.sum().backward()
     assert layer.prompts.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize('prompts', [2, 40])
+def test_it_exports_with_any_number_of_images_and_tokens(prompts):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn = host_attention()
+            self.adapter = CVPT(DIM, DEPTH, prompts)
+
+        def forward(self, x):
+            return self.adapter(x, weights_of(self.attn))
+
+    block, x = Block().eval(), tokens(31).detach().repeat(3, 1, 1)
+    sizes = {0: torch.export.Dim('images', max=64), 1: torch.export.Dim('tokens', max=4096)}
+    exported = torch.export.export(block, (tokens().detach(),), dynamic_shapes=(sizes,)).module()
+    torch.testing.assert_close(exported(x), block(x))

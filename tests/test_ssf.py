@@ -85,24 +85,26 @@ def test_two_in_a_row_fold_one_after_the_other():
     assert relative_error(folded, second(first(linear(x)))) < 1e-5
 
 
-def test_gradients_pass_through_the_fold():
-    layer, linear, x = spread(SSF(6)).double(), nn.Linear(4, 6).double(), torch.randn(5, 4, dtype=torch.float64)
+@pytest.mark.parametrize('bias', [True, False])
+def test_gradients_pass_through_the_fold(bias):
+    layer, linear, x = spread(SSF(6)), nn.Linear(4, 6, bias=bias), torch.randn(5, 4)
     unfolded, folded = layer(linear(x)), F.linear(x, *layer.fold(linear.weight, linear.bias))
     seed, wanted = torch.randn_like(folded), [layer.scale, layer.shift]
-    for a, b in zip(
-        torch.autograd.grad(folded, wanted, seed), torch.autograd.grad(unfolded, wanted, seed), strict=True
-    ):
+    ours, expected = (torch.autograd.grad(y, wanted, seed) for y in (folded, unfolded))
+    for a, b in zip(ours, expected, strict=True):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('bias', [True, False])
-def test_folding_keeps_the_dtype_of_the_weight_and_leaves_the_layers_as_they_were(bias):
-    layer, linear = spread(SSF(6)), nn.Linear(4, 6, bias=bias, dtype=torch.bfloat16)
+def test_folding_keeps_the_dtype_of_the_weight_and_leaves_the_layers_as_they_were(bias, dtype):
+    layer, linear = spread(SSF(6)), nn.Linear(4, 6, bias=bias, dtype=dtype)
     before = [p.detach().clone() for p in (*layer.parameters(), *linear.parameters())]
     with torch.no_grad():
         weight, folded_bias = layer.fold(linear.weight, linear.bias)
-        weight.zero_(), folded_bias.zero_()
-    assert weight.dtype == folded_bias.dtype == torch.bfloat16
+        weight.zero_()
+        folded_bias.zero_()
+    assert weight.dtype == folded_bias.dtype == dtype
     assert all(map(torch.equal, before, (*layer.parameters(), *linear.parameters())))
 
 

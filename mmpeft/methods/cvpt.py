@@ -131,7 +131,7 @@ class CVPT(nn.Module):
         attention = self.weights(attention)
         prompts, tokens = self.prompts.unsqueeze(0), None
         if self.training and self.dropout:
-            prompts, tokens = F.dropout(prompts.expand(len(x), -1, -1), self.dropout), x.shape[1]
+            prompts, tokens = F.dropout(prompts.expand(x.shape[0], -1, -1), self.dropout), x.shape[1]
         backward = torch.is_grad_enabled() and prompts.requires_grad
         costs = operations(x.shape[2], attention.num_heads, prompts.shape[1], tokens, backward)
         attend = plain if costs[0] <= costs[1] else folded
@@ -177,7 +177,7 @@ def plain(x: Tensor, prompts: Tensor, attention: Attention) -> Tensor:
     q = _heads(F.linear(x, attention.q_weight, attention.q_bias), attention)
     k = _heads(F.linear(prompts, attention.k_weight, attention.k_bias), attention)
     v = _heads(F.linear(prompts, attention.v_weight, attention.v_bias), attention)
-    size = (len(x), -1, -1, -1)
+    size = (x.shape[0], -1, -1, -1)
     y = F.scaled_dot_product_attention(q, k.expand(size), v.expand(size))
     return F.linear(y.transpose(1, 2).flatten(2), attention.out_weight, attention.out_bias)
 
