@@ -63,7 +63,7 @@ def detector_config(folder, model: dict, **changes) -> Config:
         metainfo=dict(classes=('a', 'b')),
         pipeline=pipeline,
     )
-    keys = ('img_shape', 'scale_factor', 'ori_shape')
+    keys = ('img_id', 'img_shape', 'scale_factor', 'ori_shape')
     test = [
         dict(type='LoadImageFromFile'),
         dict(type='Resize', scale=(64, 64)),
