@@ -50,7 +50,6 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping]) -> Report:
     Raises:
         ValueError: The backbone, a method, an option, a site or a pattern is not known or does not fit. The
             backbone is then as it was.
-        TypeError: ``method`` is no mapping and no sequence of mappings.
     """
     configs = parse(method)
     _check_backbone(backbone)
@@ -72,12 +71,11 @@ def parse(method: Mapping | Sequence[Mapping]) -> list[dict]:
     """The methods as a list of plain dicts whose type, options and sites are known.
 
     Raises:
-        ValueError: A type, an option or a site is unknown.
-        TypeError: ``method`` is no mapping and no sequence of mappings.
+        ValueError: A type, an option or a site is unknown, or ``method`` is no dict and no list of dicts.
     """
     methods = [method] if isinstance(method, Mapping) else method
     if not isinstance(methods, Sequence) or not methods or not all(isinstance(m, Mapping) for m in methods):
-        raise TypeError(f"A method is a dict such as dict(type='Mona'), or a list of such; got {method!r}.")
+        raise ValueError(f"A method is a dict such as dict(type='Mona'), or a list of such; got {method!r}.")
     return [_parse_one(dict(m)) for m in methods]
 
 
@@ -85,7 +83,11 @@ def _parse_one(config: dict) -> dict:
     name = config.get('type')
     if name not in METHODS:
         raise ValueError(f'Unknown method {name!r}; known methods: {", ".join(METHODS)}.')
-    known = [*([] if issubclass(METHODS[name], Tuning) else ['sites']), 'blocks', *options_of(name)]
+    place_option = getattr(METHODS[name], 'place_option', None)
+    if place_option and 'sites' in config:
+        raise ValueError(f'{name} takes no sites: its option {place_option!r} says where it goes.')
+    takes_sites = not place_option and not issubclass(METHODS[name], Tuning)
+    known = [*(['sites'] if takes_sites else []), 'blocks', *options_of(name)]
     for option in config.keys() - {'type'}:
         if option not in known:
             raise ValueError(f'{name} has no option {option!r}; its options: {", ".join(known)}.')
@@ -120,8 +122,7 @@ def _place(backbone: nn.Module, config: dict) -> list[Placement]:
             raise ValueError(f'{config["type"]} finds no parameter to train in blocks {config.get("blocks")!r}.')
         return []
     options = {key: value for key, value in config.items() if key not in ('type', 'sites', 'blocks')}
-    places = cls.places(options) if hasattr(cls, 'places') else dict.fromkeys(cls.sites, options)
-    places = {site: places.get(site, options) for site in config.get('sites', places)}
+    places = cls.places(options) if hasattr(cls, 'places') else dict.fromkeys(config.get('sites', cls.sites), options)
     owners = {site: _owners(backbone, site) for site in places}
     pattern = config.get('blocks', '')
     chosen = [(site, name) for site, names in owners.items() for name in names if re.search(pattern, name)]
@@ -145,7 +146,7 @@ def _build(cls: type[nn.Module], backbone: nn.Module, name: str, site: str, opti
     if host is None:
         raise ValueError(f'No host describes {name}, a {type(owner).__module__}.{type(owner).__qualname__}.')
     sizes = dict(host.sizes(owner, site), depth=len(_owners(backbone, 'after_ffn')))
-    _check_fit(cls, site, sizes)
+    _check_fit(cls, site)
     # The layer's own draw is thrown away: the generator must not notice that it was built.
     state = torch.default_generator.get_state()
     with torch.device('cpu'):
@@ -156,12 +157,9 @@ def _build(cls: type[nn.Module], backbone: nn.Module, name: str, site: str, opti
     return adapter.to(device=like.device, dtype=like.dtype).train(owner.training)
 
 
-def _check_fit(cls: type[nn.Module], site: str, sizes: dict[str, int]) -> None:
-    needs = 'the grid of its tokens' if cls.needs_grid else "its block's attention" if cls.needs_attention else None
-    if needs and site in LEAF_SITES:
-        raise ValueError(f'{cls.__name__} needs {needs}, which no adapter at the leaf site {site!r} is told.')
-    if 'in_features' in inspect.signature(cls).parameters and 'in_features' not in sizes:
-        raise ValueError(f'{cls.__name__} changes a linear layer, and {site!r} is the output of none.')
+def _check_fit(cls: type[nn.Module], site: str) -> None:
+    if cls.needs_grid and site in LEAF_SITES:
+        raise ValueError(f'{cls.__name__} needs the grid of its tokens, which is not known at the leaf site {site!r}.')
 
 
 def _wanted(cls: type[nn.Module], sizes: dict[str, int]) -> dict[str, int]:

@@ -30,5 +30,6 @@ def draw(adapter: nn.Module, place: str) -> None:
     twin = copy.deepcopy(adapter).to('cpu', torch.float32)
     with seeded(place), torch.no_grad():
         twin.reset_parameters()
-        for target, source in zip(adapter.parameters(), twin.parameters(), strict=True):
-            target.copy_(source)
+        source = twin.state_dict()
+        for name, target in adapter.state_dict().items():
+            target.copy_(source[name])

@@ -170,8 +170,8 @@ def test_the_matrix_knows_every_method(name):
 
 NONSENSE = {
     'Mona at a leaf': (dict(type='Mona', sites=['fc1']), "Mona needs the grid of its tokens, .* leaf site 'fc1'"),
-    'CVPT at a leaf': (dict(type='CVPT', sites=['norm1']), "CVPT needs its block's attention"),
-    'LoRA on the stream': (dict(type='LoRA', sites=['after_attn']), "LoRA changes a linear layer, and 'after_attn'"),
+    'CVPT with sites': (dict(type='CVPT', sites=['norm1']), "CVPT takes no sites: its option 'place' says where"),
+    'LoRA with sites': (dict(type='LoRA', sites=['proj']), "LoRA takes no sites: its option 'targets' says where"),
     'CVPT with LoRA': ([dict(type='CVPT'), dict(type='LoRA')], 'CVPT at .* reads .*, which another method changes'),
     'CVPT with BitFit': ([dict(type='CVPT'), dict(type='BitFit')], 'CVPT at .* reads .*, which another method changes'),
     'SSF with SSF': ([dict(type='SSF'), dict(type='SSF', sites=['fc1'])], 'SSF and SSF cannot share'),

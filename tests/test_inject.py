@@ -123,7 +123,7 @@ REFUSED = {
         TypeError,
         "A method is a dict such as dict\\(type='Mona'\\), or a list of such; got 'Mona'",
     ),
-    'empty list': ([], TypeError, 'got \\[\\]'),
+    'empty list': ([], ValueError, 'got \\[\\]'),
 }
 
 

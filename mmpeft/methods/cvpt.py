@@ -74,6 +74,7 @@ class CVPT(nn.Module):
     needs_attention = True
     beside = False
     no_decay = ()
+    place_option = 'place'
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class LoRA(nn.Module):
     needs_attention = False
     beside = True
     no_decay = ()
+    place_option = 'targets'
 
     def __init__(
         self,
