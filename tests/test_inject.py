@@ -120,7 +120,7 @@ REFUSED = {
     'shared place': ([MONA, MONA], ValueError, r'Mona and Mona cannot share stages\.0\.blocks\.0\.after_attn'),
     'not a dict': (
         'Mona',
-        TypeError,
+        ValueError,
         "A method is a dict such as dict\\(type='Mona'\\), or a list of such; got 'Mona'",
     ),
     'empty list': ([], ValueError, 'got \\[\\]'),
