@@ -40,8 +40,7 @@ def tuned_names(backbone: nn.Module, config: Mapping) -> set[str]:
     if not issubclass(cls, Tuning):
         return set()
     method = cls(**{key: value for key, value in config.items() if key not in ('type', 'blocks')})
-    block = find_backbone(type(backbone)).places['after_ffn']
-    blocks = [name for name, _ in backbone.named_modules() if re.fullmatch(block, name)]
+    blocks = find_backbone(type(backbone)).blocks_of(backbone)
     pattern = config.get('blocks', '')
     return {name for name in method.trained(backbone, blocks) if re.search(pattern, name.rpartition('.')[0])}
 

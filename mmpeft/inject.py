@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from mmpeft.freeze import tuned_names
-from mmpeft.hosts import BACKBONES, Backbone, adapt, find_backbone, find_owner
+from mmpeft.hosts import BACKBONES, Backbone, Host, adapt, find_backbone, find_owner
 from mmpeft.methods import METHODS, Frozen, Tuning
 from mmpeft.report import Report, report
 from mmpeft.sites import LEAF_SITES, SITES
 from mmpeft.start import draw
 
 # What a host tells a layer of its place; everything else in a layer's signature is an option.
-SIZES = ('dim', 'in_features', 'out_features', 'channel_axis', 'depth')
+SIZES = ('dim', 'in_features', 'out_features', 'channel_axis', 'depth', 'patch_size')
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping]) -> Report:
     placements = [placement for config in configs for placement in _place(backbone, config)]
     _check_distinct(placements)
     _check_shared_attention(backbone, configs, placements)
-    owners = {name: backbone.get_submodule(name) for name in dict.fromkeys(p.owner for p in placements)}
+    owners = {name: backbone.get_submodule(name) for name in _to_adapt(backbone, placements)}
     for owner in owners.values():
         adapt(owner)
     adapt(backbone)
@@ -129,6 +129,8 @@ def _place(backbone: nn.Module, config: dict) -> list[Placement]:
     if not chosen:
         names = sorted({name for names in owners.values() for name in names})
         raise ValueError(f'No place of {config["type"]} matches {pattern!r}; its places: {", ".join(names)}.')
+    if hasattr(cls, 'once') and cls.once(options):
+        chosen = chosen[:1]
     return [Placement(name, site, _build(cls, backbone, name, site, places[site])) for site, name in chosen]
 
 
@@ -142,10 +144,7 @@ def _owners(backbone: nn.Module, site: str) -> list[str]:
 
 def _build(cls: type[nn.Module], backbone: nn.Module, name: str, site: str, options: dict) -> nn.Module:
     owner = backbone.get_submodule(name)
-    host = find_owner(type(owner))
-    if host is None:
-        raise ValueError(f'No host describes {name}, a {type(owner).__module__}.{type(owner).__qualname__}.')
-    sizes = dict(host.sizes(owner, site), depth=len(_owners(backbone, 'after_ffn')))
+    sizes = _host(backbone, name).sizes(owner, site) | find_backbone(type(backbone)).sizes(backbone, site)
     _check_fit(cls, site)
     # The layer's own draw is thrown away: the generator must not notice that it was built.
     state = torch.default_generator.get_state()
@@ -157,12 +156,30 @@ def _build(cls: type[nn.Module], backbone: nn.Module, name: str, site: str, opti
     return adapter.to(device=like.device, dtype=like.dtype).train(owner.training)
 
 
+def _host(backbone: nn.Module, name: str) -> type[Host]:
+    owner = type(backbone.get_submodule(name))
+    host = find_owner(owner)
+    if host is None:
+        raise ValueError(f'No host describes {name}, a {owner.__module__}.{owner.__qualname__}.')
+    return host
+
+
+def _to_adapt(backbone: nn.Module, placements: list[Placement]) -> dict[str, type[Host]]:
+    """The modules that must become hosts, with their hosts: tokens that enter one block may pass through others."""
+    names = [placement.owner for placement in placements]
+    if any(placement.site == 'input' for placement in placements):
+        names += find_backbone(type(backbone)).blocks_of(backbone)
+    return {name: _host(backbone, name) for name in names}
+
+
 def _check_fit(cls: type[nn.Module], site: str) -> None:
     if cls.needs_grid and site in LEAF_SITES:
         raise ValueError(f'{cls.__name__} needs the grid of its tokens, which is not known at the leaf site {site!r}.')
+    if site == 'input' and 'input' not in cls.sites:
+        raise ValueError(f"{cls.__name__} has no tokens to give, and the site 'input' takes nothing else.")
 
 
-def _wanted(cls: type[nn.Module], sizes: dict[str, int]) -> dict[str, int]:
+def _wanted(cls: type[nn.Module], sizes: dict) -> dict:
     """Those of the ``sizes`` that the method asks for."""
     return {name: size for name, size in sizes.items() if name in inspect.signature(cls).parameters}
 

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from itertools import product
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from mmpeft.methods import METHODS, Tuning
 OPTIONS = {
     'Mona': dict(bottleneck=4, dropout=0.0),
     'CVPT': dict(num_prompts=3, dropout=0.0),
+    'VPT': dict(num_prompts=3, dropout=0.0),
     'LoRA': dict(rank=2),
     'Adapter': dict(bottleneck=4, dropout=0.0),
     'AdaptFormer': dict(bottleneck=4, dropout=0.0),
@@ -21,8 +23,11 @@ OPTIONS = {
 }
 # How far the outputs move at the start, relative to the stock backbone's, on the tiny hosts: none, little, or a lot.
 EXACT_AT_START = {'LoRA', 'BitFit', 'NormTuning', 'Partial', 'Full', 'Frozen'}
-START_BOUND = {'SSF': 0.3, 'Mona': 0.3, 'Adapter': 0.05, 'AdaptFormer': 0.05, 'CVPT': 2.0, 'LoRand': 2.0}
+START_BOUND = {'SSF': 0.3, 'Mona': 0.3, 'Adapter': 0.05, 'AdaptFormer': 0.05, 'CVPT': 2.0, 'VPT': 0.3, 'LoRand': 2.0}
 FOLDS = {'SSF', 'LoRA', 'BitFit', 'NormTuning', 'Partial', 'Full', 'Frozen'}
+# Pairs that make no sense, with what injecting says.
+REFUSED = {(host, 'VPT'): "no site 'input'" for host in HOSTS if host.endswith('Swin')}
+PAIRS = [pair for pair in product(HOSTS, METHODS) if pair not in REFUSED]
 CHECKPOINTED = [name for name in HOSTS if name.endswith('Swin') or name == 'mmseg ViT']
 
 
@@ -44,20 +49,14 @@ def build(host: str, method: str, **options) -> Case:
     return Case(plain, adapted, config)
 
 
-@pytest.fixture(params=METHODS)
-def method(request):
-    return request.param
-
-
-@pytest.fixture(params=HOSTS)
-def host(request):
-    return request.param
+each_pair = pytest.mark.parametrize('host, method', PAIRS)
 
 
 def loss(backbone, x):
     return sum(out.square().mean() for out in backbone(x))
 
 
+@each_pair
 def test_a_step_changes_what_the_method_declares_and_no_other_bit(host, method):
     case = build(host, method)
     declared = mmpeft.trained_names(case.adapted)
@@ -79,6 +78,7 @@ def test_a_step_changes_what_the_method_declares_and_no_other_bit(host, method):
     assert changed <= declared and changed
 
 
+@each_pair
 def test_the_start_is_as_near_to_the_base_as_the_method_says(host, method):
     case = build(host, method)
     case.plain.eval()
@@ -92,6 +92,7 @@ def test_the_start_is_as_near_to_the_base_as_the_method_says(host, method):
             assert 0 < distance <= START_BOUND[method]
 
 
+@each_pair
 def test_saving_and_loading_is_exact(host, method):
     case, other = build(host, method), build(host, method)
     for parameter in case.adapted.parameters():
@@ -103,6 +104,7 @@ def test_saving_and_loading_is_exact(host, method):
     assert all(torch.equal(a, b) for a, b in zip(case.adapted(x), other.adapted(x), strict=True))
 
 
+@each_pair
 def test_a_deep_copy_is_independent(host, method):
     adapted = build(host, method).adapted
     adapted.eval()
@@ -113,6 +115,7 @@ def test_a_deep_copy_is_independent(host, method):
     assert all(torch.equal(a, b) for a, b in zip(twin(x), expected, strict=True))
 
 
+@each_pair
 def test_merging_keeps_the_outputs_and_folds_what_the_method_promises(host, method):
     adapted = build(host, method).adapted
     for parameter in adapted.parameters():
@@ -127,6 +130,7 @@ def test_merging_keeps_the_outputs_and_folds_what_the_method_promises(host, meth
         assert ((ours - before).norm() / before.norm()).item() <= 1e-5
 
 
+@each_pair
 def test_autocast_to_bfloat16_works_and_stays_near(host, method):
     adapted = build(host, method).adapted
     adapted.eval()
@@ -140,9 +144,9 @@ def test_autocast_to_bfloat16_works_and_stays_near(host, method):
     assert all(torch.isfinite(p.grad).all() for p in adapted.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize('name', CHECKPOINTED)
-def test_the_backbones_own_checkpointing_gives_the_same_gradients(name, method):
-    plain, checkpointed = build(name, method).adapted, build(name, method, with_cp=True).adapted
+@pytest.mark.parametrize('host, method', [pair for pair in PAIRS if pair[0] in CHECKPOINTED])
+def test_the_backbones_own_checkpointing_gives_the_same_gradients(host, method):
+    plain, checkpointed = build(host, method).adapted, build(host, method, with_cp=True).adapted
     if not mmpeft.trained_names(plain):
         return
     checkpointed.load_state_dict(plain.state_dict())
@@ -156,6 +160,7 @@ def test_the_backbones_own_checkpointing_gives_the_same_gradients(name, method):
             torch.testing.assert_close(gradients[parameter_name], parameter.grad, rtol=1e-4, atol=1e-6)
 
 
+@each_pair
 def test_mmengines_checkpointing_inside_is_refused(host, method):
     adapted = build(host, method).adapted
     turn_on_activation_checkpointing(adapted, ['stages.0' if 'Swin' in host else 'layers.0'])
@@ -168,6 +173,12 @@ def test_the_matrix_knows_every_method(name):
     assert name in START_BOUND or name in EXACT_AT_START
 
 
+@pytest.mark.parametrize('host, method', REFUSED)
+def test_a_pair_that_makes_no_sense_raises(host, method):
+    with pytest.raises(ValueError, match=REFUSED[host, method]):
+        build(host, method)
+
+
 NONSENSE = {
     'Mona at a leaf': (dict(type='Mona', sites=['fc1']), "Mona needs the grid of its tokens, .* leaf site 'fc1'"),
     'CVPT with sites': (dict(type='CVPT', sites=['norm1']), "CVPT takes no sites: its option 'place' says where"),
@@ -178,6 +189,7 @@ NONSENSE = {
 }
 
 
+@pytest.mark.parametrize('host', HOSTS)
 @pytest.mark.parametrize('case', NONSENSE)
 def test_a_combination_that_makes_no_sense_raises(host, case):
     config, message = NONSENSE[case]

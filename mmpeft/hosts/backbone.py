@@ -16,7 +16,8 @@ MM_CHECKPOINTING = 'mmengine.runner.activation_checkpointing'
 class Backbone(Host):
     """Mixin placed before a stock backbone class.
 
-    ``places`` gives for each site of this kind of backbone a pattern that the full names of its owners match.
+    ``places`` gives for each site of this kind of backbone a pattern that the full names of its owners match, and
+    ``block`` the pattern of its blocks.
     ``fresh`` matches the names of base parameters that no pretrained file holds. ``missing`` names the other base
     parameters that were never given a value; a backbone adapted from Python is taken as it is and misses none.
     ``adapter_methods`` holds the configs of the injected methods.
@@ -24,12 +25,23 @@ class Backbone(Host):
 
     state = ('adapter_methods', 'missing', 'allow_random_base', '_adapters_loaded', '_ready')
     places: dict[str, str] = {}
+    block = r'(?!)'
     fresh = r'(?!)'
     adapter_methods: tuple[dict, ...] = ()
     missing: frozenset[str] = frozenset()
     allow_random_base = False
     _adapters_loaded = False
     _ready = False
+
+    @classmethod
+    def blocks_of(cls, module: nn.Module) -> list[str]:
+        """The full names of the blocks of a stock backbone, in order."""
+        return [name for name, _ in module.named_modules() if re.fullmatch(cls.block, name)]
+
+    @classmethod
+    def sizes(cls, module: nn.Module, site: str) -> dict:
+        """The sizes of the whole backbone that an adapter in it is built from."""
+        return dict(depth=len(cls.blocks_of(module)))
 
     def wire(self) -> None:
         """Connect what the adapted modules of this backbone share; called once, after the classes are swapped."""

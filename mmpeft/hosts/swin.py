@@ -27,6 +27,7 @@ class SwinBlock(PreNormBlock):
 class SwinBackbone(Backbone):
     """Swin: the norms of its outputs are not in a classifier's file and start at 1 and 0."""
 
+    block = BLOCK
     fresh = r'norm\d+\.(weight|bias)'
     places = {
         **dict.fromkeys((*STREAM_SITES, *BRANCH_SITES), BLOCK),

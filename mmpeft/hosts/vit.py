@@ -16,12 +16,14 @@ BLOCK = r'layers\.\d+'
 class Grid:
     """What a ViT block is not told: the height and width of the patch tokens and how many tokens stand before them.
 
-    The patch embedding publishes it in every forward; the blocks read it.
+    The patch embedding publishes it in every forward; the blocks read it. ``prompts`` are the sets of tokens that
+    one block hands to the next beside the stream, which stock code shapes into maps; outside a forward there are none.
     """
 
     def __init__(self, extra_tokens: int) -> None:
         self.extra_tokens = extra_tokens
         self.hw_shape: tuple[int, int] | None = None
+        self.prompts: tuple[Tensor, ...] = ()
 
 
 class GridSource(Host):
@@ -31,25 +33,41 @@ class GridSource(Host):
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         out, self.grid.hw_shape = super().forward(x)
+        self.grid.prompts = ()
         return out, self.grid.hw_shape
 
 
 class ViTBlock(PreNormBlock):
-    """A block that reads the grid before it enters its own checkpoint."""
+    """A block that reads the grid, and lets prompts in and out, outside its own checkpoint."""
 
     state = ('grid',)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.checkpointed(x, self.grid.hw_shape)
+        hw_shape, extra, prompts = self.grid.hw_shape, self.grid.extra_tokens, self.grid.prompts
+        if any(adapter.needs_grid for adapter in self.adapters.values()):
+            _check_tokens(x, extra, hw_shape)
+        own = self.adapters['input'] if 'input' in self.adapters else None
+        if own is not None:
+            prompts = (*prompts, own(x))
+        if not prompts:
+            return self.checkpointed(x, hw_shape)
+        sizes = [extra, *(tokens.shape[1] for tokens in prompts), x.shape[1] - extra]
+        y = self.checkpointed(torch.cat((x[:, :extra], *prompts, x[:, extra:]), dim=1), hw_shape)
+        front, *prompts, patches = y.split(sizes, dim=1)
+        self.grid.prompts = tuple(prompts[:-1] if own is not None and own.deep else prompts)
+        return torch.cat((front, patches), dim=1)
 
     def run(self, adapter: nn.Module, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
-        """Adapters that need the grid see the patch tokens; class and register tokens pass them by."""
-        extra = self.grid.extra_tokens
+        """Adapters that need the grid see the patch tokens; class and register tokens and prompts pass them by."""
         if not adapter.needs_grid:
             return super().run(adapter, x, hw_shape)
-        if hw_shape is None or x.shape[1] != extra + hw_shape[0] * hw_shape[1]:
-            raise ValueError(f'Got {x.shape[1]} tokens; the patch embedding told of {extra} and a grid of {hw_shape}.')
-        return torch.cat((x[:, :extra], adapter(x[:, extra:], hw_shape)), dim=1) if extra else adapter(x, hw_shape)
+        front = x.shape[1] - hw_shape[0] * hw_shape[1]
+        return torch.cat((x[:, :front], adapter(x[:, front:], hw_shape)), dim=1) if front else adapter(x, hw_shape)
+
+
+def _check_tokens(x: Tensor, extra: int, hw_shape: tuple[int, int] | None) -> None:
+    if hw_shape is None or x.shape[1] != extra + hw_shape[0] * hw_shape[1]:
+        raise ValueError(f'Got {x.shape[1]} tokens; the patch embedding told of {extra} and a grid of {hw_shape}.')
 
 
 class MMSegBlock(ViTBlock):
@@ -107,8 +125,9 @@ class SelfAttention(Host):
 class ViTBackbone(Backbone):
     """ViT: blocks learn the grid from the patch embedding."""
 
+    block = BLOCK
     places = {
-        **dict.fromkeys((*STREAM_SITES, *BRANCH_SITES), BLOCK),
+        **dict.fromkeys(('input', *STREAM_SITES, *BRANCH_SITES), BLOCK),
         'patch_embed': r'patch_embed\.projection',
         'patch_norm': r'patch_embed\.norm',
         'norm1': rf'{BLOCK}\.ln1',
@@ -120,8 +139,18 @@ class ViTBackbone(Backbone):
         'output_norm': r'ln[12]',
     }
 
+    @classmethod
+    def sizes(cls, module: nn.Module, site: str) -> dict:
+        return dict(super().sizes(module, site), patch_size=module.patch_embed.projection.kernel_size)
+
     def extra_tokens(self) -> int:
         return self.num_extra_tokens
+
+    def forward(self, x: Tensor, *args, **kwargs):
+        try:
+            return super().forward(x, *args, **kwargs)
+        finally:
+            self.patch_embed.grid.prompts = ()
 
     def wire(self) -> None:
         grid = Grid(self.extra_tokens())
