@@ -54,6 +54,19 @@ def test_training_the_main_config_writes_a_checkpoint_that_reads_as_data(trained
     assert torch.is_tensor(read_checkpoint(trained / 'epoch_1.pth')['state_dict']['neck.fpn_convs.0.conv.weight'])
 
 
+def test_training_reports_what_was_inserted(trained):
+    log = next(trained.glob('*/*.log')).read_text()
+    assert 'Adapters in backbone:' in log and '1 Mona after_attn' in log
+
+
+def test_an_adapter_hook_is_turned_into_the_wrapper_before_the_runner_exists(data, tmp_path):
+    config = tmp_path / 'hook.py'
+    untouched = "model['backbone'] = backbone\ncustom_hooks = [dict(type='mmpeft.MonaHook')]\n"
+    config.write_text(SEGMENTOR.replace('{root}', str(data)) + untouched)
+    backbone = run._prepare(str(config), None, None, 'none').model.backbone
+    assert backbone.type == 'mmpeft.AdaptedBackbone' and backbone.backbone.type == 'SwinTransformer'
+
+
 def test_stock_loaders_are_back_after_training(trained):
     assert stock.CheckpointLoader._schemes[''] is stock.load_from_local
     assert stock.CheckpointLoader._schemes['https://'] is stock.load_from_http
@@ -119,6 +132,12 @@ def test_a_checkpoint_of_another_model_is_refused(data, tmp_path):
     torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'other.pth')
     arguments = [MAIN, f'{tmp_path}/other.pth', '--work-dir', str(tmp_path), *words(main_options(data))]
     assert 'other.pth is of another model' in error_of('test', *arguments)
+
+
+def test_weights_alone_are_no_run_to_go_on_with(data, tmp_path):
+    torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'weights.pth')
+    text = error_of('train', MAIN, '--resume', f'{tmp_path}/weights.pth', *words(main_options(data)))
+    assert 'training cannot go on from it' in text
 
 
 def test_no_tool_runs_code_from_a_checkpoint(data, tmp_path):
@@ -229,13 +248,12 @@ def test_weights_that_cannot_be_downloaded_are_answered_with_the_place_for_them(
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', unreachable)
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    url = 'https://example.org/tiny.pth'
+    url = read_config(MAIN).model.backbone.backbone.init_cfg.checkpoint
     options = main_options(data)
     del options['model.backbone.backbone.init_cfg']
-    options['model.backbone.backbone.init_cfg.checkpoint'] = url
     text = error_of('train', MAIN, '--work-dir', str(tmp_path / 'work'), *words(options))
     assert f'Cannot download {url} (<urlopen error no network>)' in text
-    assert f'Put the file at {tmp_path}/hub/checkpoints/tiny.pth' in text
+    assert f'Put the file at {tmp_path}/hub/checkpoints/swin_base_patch4_window7_224_22k.pth' in text
     assert text.endswith('--cfg-options model.backbone.backbone.init_cfg.checkpoint=FILE.')
 
 

@@ -78,7 +78,7 @@ def check_device(cfg: Config) -> None:
     Raises:
         UserError: The config asks for it and there is no GPU.
     """
-    if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
+    if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
         raise UserError('Mixed precision (--amp, AmpOptimWrapper) needs a GPU, and none was found. Leave it out.')
 
 
@@ -97,14 +97,19 @@ def check_data(cfg: Config, *splits: str) -> None:
         if isinstance(loader, dict) and 'dataset' in loader:
             for key, dataset in _leaves(f'{split}_dataloader.dataset', loader['dataset']):
                 _check_dataset(key, dataset)
-        evaluators = cfg.get(f'{split}_evaluator') or []
-        for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
+        for evaluator in evaluators(cfg, split):
             ann_file = evaluator.get('ann_file')
             if isinstance(ann_file, str) and _is_missing(ann_file):
                 raise UserError(
                     f'{split}_evaluator: no file {ann_file}. Give the annotations of the {split} data with '
                     f'--cfg-options {split}_evaluator.ann_file=FILE.'
                 )
+
+
+def evaluators(cfg: Config, split: str) -> list[dict]:
+    """The configs of the metrics of ``split``, of which there may be none, one or several."""
+    metrics = cfg.get(f'{split}_evaluator') or []
+    return [m for m in (metrics if isinstance(metrics, list | tuple) else [metrics]) if isinstance(m, dict)]
 
 
 def find_key(node: Any, value: Any, path: str = '') -> str | None:

@@ -13,7 +13,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmpeft.mm.checkpoints import check_file, check_resumable, checkpoints_as_data
-from mmpeft.mm.checks import UserError, check_data, check_device, read_config, register_library
+from mmpeft.mm.checks import UserError, check_data, check_device, evaluators, read_config, register_library
 from mmpeft.mm.config import add_report_hook, inject_at_build
 
 Options = Mapping[str, Any]
@@ -51,7 +51,8 @@ def train(
     if resume == 'auto':
         cfg.resume, cfg.load_from = True, None
     elif resume is not None:
-        check_resumable(resume)
+        if '://' not in resume:
+            check_resumable(resume)
         cfg.resume, cfg.load_from = True, resume
     elif cfg.get('load_from') and '://' not in cfg.load_from:
         check_file(cfg.load_from)
@@ -161,8 +162,7 @@ def _check_out(cfg: Config, out: str) -> None:
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise UserError(f'--out {out} exists; name another place, nothing is overwritten.')
     if cfg.default_scope == 'mmseg':
-        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list | tuple) else [cfg.test_evaluator]
-        for evaluator in evaluators:
+        for evaluator in evaluators(cfg, 'test'):
             evaluator.output_dir, evaluator.keep_results = out, True
     elif path.suffix not in ('.pkl', '.pickle'):
         raise UserError(f'--out takes a .pkl file for {cfg.default_scope}, got {out}.')
@@ -192,7 +192,7 @@ def _use_tta(cfg: Config) -> None:
 
 
 def _set_flip_tta(cfg: Config) -> None:
-    if 'segm' in cfg.get('test_evaluator', {}).get('metric', ()):
+    if any('segm' in metric.get('metric', ()) for metric in evaluators(cfg, 'test')):
         raise UserError(
             '--tta merges boxes only, and this config evaluates masks. Leave the masks out with '
             '--cfg-options model.roi_head.mask_head=None test_evaluator.metric=bbox.'
