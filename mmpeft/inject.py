@@ -39,7 +39,7 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping]) -> Report:
     call ``mmpeft.freeze`` for that.
 
     Args:
-        backbone: A Swin of mmdet, mmseg or mmpretrain.
+        backbone: A Swin of mmdet, mmseg or mmpretrain, a plain ViT of mmseg or mmpretrain, or mmpretrain's ConvNeXt.
         method: ``dict(type='Mona', bottleneck=64)`` with the options of the method, or a list of such. ``sites``
             names other places than the method's own; ``blocks`` is a regular expression that the full name of a
             block must match.
@@ -122,7 +122,8 @@ def _place(backbone: nn.Module, config: dict) -> list[Placement]:
             raise ValueError(f'{config["type"]} finds no parameter to train in blocks {config.get("blocks")!r}.')
         return []
     options = {key: value for key, value in config.items() if key not in ('type', 'sites', 'blocks')}
-    places = cls.places(options) if hasattr(cls, 'places') else dict.fromkeys(config.get('sites', cls.sites), options)
+    sites = config.get('sites', _own_sites(cls, backbone))
+    places = cls.places(options) if hasattr(cls, 'places') else dict.fromkeys(sites, options)
     owners = {site: _owners(backbone, site) for site in places}
     pattern = config.get('blocks', '')
     chosen = [(site, name) for site, names in owners.items() for name in names if re.search(pattern, name)]
@@ -132,6 +133,12 @@ def _place(backbone: nn.Module, config: dict) -> list[Placement]:
     if hasattr(cls, 'once') and cls.once(options):
         chosen = chosen[:1]
     return [Placement(name, site, _build(cls, backbone, name, site, places[site])) for site, name in chosen]
+
+
+def _own_sites(cls: type[nn.Module], backbone: nn.Module) -> list[str]:
+    """The sites that the method is made for; of its layers, those that this kind of backbone has."""
+    places = find_backbone(type(backbone)).places
+    return [site for site in cls.sites if site in places or site not in LEAF_SITES]
 
 
 def _owners(backbone: nn.Module, site: str) -> list[str]:
@@ -145,7 +152,7 @@ def _owners(backbone: nn.Module, site: str) -> list[str]:
 def _build(cls: type[nn.Module], backbone: nn.Module, name: str, site: str, options: dict) -> nn.Module:
     owner = backbone.get_submodule(name)
     sizes = _host(backbone, name).sizes(owner, site) | find_backbone(type(backbone)).sizes(backbone, site)
-    _check_fit(cls, site)
+    _check_fit(cls, name, site, sizes)
     # The layer's own draw is thrown away: the generator must not notice that it was built.
     state = torch.default_generator.get_state()
     with torch.device('cpu'):
@@ -172,11 +179,13 @@ def _to_adapt(backbone: nn.Module, placements: list[Placement]) -> dict[str, typ
     return {name: _host(backbone, name) for name in names}
 
 
-def _check_fit(cls: type[nn.Module], site: str) -> None:
+def _check_fit(cls: type[nn.Module], name: str, site: str, sizes: dict) -> None:
     if cls.needs_grid and site in LEAF_SITES:
         raise ValueError(f'{cls.__name__} needs the grid of its tokens, which is not known at the leaf site {site!r}.')
     if site == 'input' and 'input' not in cls.sites:
         raise ValueError(f"{cls.__name__} has no tokens to give, and the site 'input' takes nothing else.")
+    if 'channel_axis' in sizes and not _wanted(cls, dict(channel_axis=sizes['channel_axis'])):
+        raise ValueError(f'{cls.__name__} works on tokens, and {name} is a convolution, whose output is a map.')
 
 
 def _wanted(cls: type[nn.Module], sizes: dict) -> dict:
@@ -198,7 +207,8 @@ def _check_shared_attention(backbone: nn.Module, configs: list[dict], placements
     tuned = set().union(*(tuned_names(backbone, config) for config in configs))
     changed = {p.owner for p in placements if p.site in ('qkv', 'proj')} | {name.rpartition('.')[0] for name in tuned}
     places = find_backbone(type(backbone)).places
-    changed = [name for name in changed if any(re.fullmatch(places[site], name) for site in ('qkv', 'proj'))]
+    layers = [places[site] for site in ('qkv', 'proj') if site in places]
+    changed = [name for name in changed if any(re.fullmatch(layer, name) for layer in layers)]
     for placement in placements:
         inside = [name for name in changed if name.startswith(f'{placement.owner}.')]
         if placement.adapter.needs_attention and inside:

@@ -7,6 +7,6 @@ tokens beside its own.
 
 STREAM_SITES = ('before_attn', 'after_attn', 'after_ffn')
 BRANCH_SITES = ('attn_branch', 'beside_attn', 'ffn_input', 'ffn_branch', 'beside_ffn')
-BLOCK_LEAF_SITES = ('norm1', 'qkv', 'proj', 'norm2', 'fc1', 'fc2')
+BLOCK_LEAF_SITES = ('norm1', 'qkv', 'proj', 'depthwise', 'norm2', 'fc1', 'fc2')
 LEAF_SITES = ('patch_embed', 'patch_norm', *BLOCK_LEAF_SITES, 'merge_norm', 'reduction', 'output_norm')
 SITES = (*STREAM_SITES, *BRANCH_SITES, *LEAF_SITES, 'input')

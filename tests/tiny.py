@@ -47,6 +47,13 @@ def mmpretrain_vit(cls: str = 'VisionTransformer', **options) -> nn.Module:
     return getattr(mmpretrain.models, cls)(arch=arch, **{**size, **options})
 
 
+def convnext(**options) -> nn.Module:
+    """mmpretrain's ConvNeXt of five blocks with all four outputs as feature maps."""
+    arch = dict(depths=(1, 2, 1, 1), channels=(8, 8, 16, 16))
+    size = dict(out_indices=(0, 1, 2, 3), gap_before_final_norm=False, layer_scale_init_value=0.5)
+    return mmpretrain.models.ConvNeXt(arch=arch, **{**size, **options})
+
+
 HOSTS = {
     'mmdet Swin': lambda **options: swin('mmdet', **options),
     'mmseg Swin': lambda **options: swin('mmseg', **options),
@@ -58,6 +65,7 @@ HOSTS = {
         layer_scale_init_value=0.1, layer_cfgs=dict(ffn_type='swiglu_fused'), with_cls_token=True, **options
     ),
 }
+BACKBONES = {**HOSTS, 'mmpretrain ConvNeXt': convnext}
 
 
 def image(height: int = 30, width: int = 44, batch: int = 2) -> torch.Tensor:

@@ -4,16 +4,19 @@ from torch import nn
 
 from mmpeft.hosts import leaf
 from mmpeft.hosts.backbone import Backbone
+from mmpeft.hosts.convnext import ConvNeXtBackbone, LayerNorm2d
 from mmpeft.hosts.host import Host, adapt_as, adapters_of, hidden_adapters, qualified_name, subclass
 from mmpeft.hosts.swin import SwinBackbone, SwinBlock
 from mmpeft.hosts.vit import MMPretrainBlock, MMSegBlock, MMSegViTBackbone, SelfAttention, ViTBackbone
 
+# Blocks, and the layers that one library alone has.
 BLOCKS = {
     'mmdet.models.backbones.swin.SwinBlock': SwinBlock,
     'mmseg.models.backbones.swin.SwinBlock': SwinBlock,
     'mmpretrain.models.backbones.swin_transformer.SwinBlock': SwinBlock,
     'mmseg.models.backbones.vit.TransformerEncoderLayer': MMSegBlock,
     'mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer': MMPretrainBlock,
+    'mmpretrain.models.utils.norm.LayerNorm2d': LayerNorm2d,
 }
 LAYERS = {
     nn.Linear: leaf.Linear,
@@ -27,6 +30,7 @@ BACKBONES = {
     'mmpretrain.models.backbones.swin_transformer.SwinTransformer': SwinBackbone,
     'mmseg.models.backbones.vit.VisionTransformer': MMSegViTBackbone,
     'mmpretrain.models.backbones.vision_transformer.VisionTransformer': ViTBackbone,
+    'mmpretrain.models.backbones.convnext.ConvNeXt': ConvNeXtBackbone,
 }
 
 

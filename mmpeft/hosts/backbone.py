@@ -93,13 +93,15 @@ class Backbone(Host):
         pass
 
     def _drawable(self) -> bool:
-        """Whether stock code may draw the base: not if its only copy is here."""
-        return bool(self.missing) or self.init_cfg is not None
+        """Whether stock code may fill the base: not if it would draw over the only copy of it."""
+        configs = self.init_cfg if isinstance(self.init_cfg, list | tuple) else [self.init_cfg or {}]
+        return bool(self.missing) or any(str(config.get('type')).startswith('Pretrained') for config in configs)
 
     def init_weights(self) -> None:
         """Fill the base as the stock class does and put the adapters back to their starting values.
 
-        A base without ``init_cfg`` that has its values already keeps them, and so do adapters that were loaded.
+        A base that has its values already keeps them unless ``init_cfg`` names a file to load them from, and so do
+        adapters that were loaded.
         """
         if self._drawable():
             self._is_init = False

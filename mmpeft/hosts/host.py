@@ -78,7 +78,7 @@ def adapters_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 @contextmanager
 def hidden_adapters(module: nn.Module) -> Iterator[None]:
     """Take the adapters out of ``module``, so that stock code walks through it as if it had none."""
-    hosts = [m for m in module.modules() if isinstance(m, Host)]
+    hosts = [m for m in module.modules() if isinstance(m, Host) and 'adapters' in m._modules]
     taken = [host._modules.pop('adapters') for host in hosts]
     try:
         yield

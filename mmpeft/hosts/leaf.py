@@ -11,8 +11,8 @@ class Leaf(Host):
     def layer_of(self, site: str) -> tuple[nn.Module, str, str]:
         return self, 'weight', 'bias'
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = super().forward(x)
+    def forward(self, x: Tensor, **options) -> Tensor:
+        out = super().forward(x, **options)
         for site in self.adapters:
             out = self.at(site, out, x)
         return out

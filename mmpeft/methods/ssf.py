@@ -21,7 +21,7 @@ class SSF(nn.Module):
     Source: Lian et al. 2022, arXiv:2210.08823; initial values as in the authors' code.
     """
 
-    sites = ('patch_embed', 'patch_norm', 'norm1', 'qkv', 'proj', 'norm2', 'fc1', 'fc2', 'output_norm')
+    sites = ('patch_embed', 'patch_norm', 'norm1', 'qkv', 'proj', 'depthwise', 'norm2', 'fc1', 'fc2', 'output_norm')
     needs_grid = False
     needs_attention = False
     beside = False
