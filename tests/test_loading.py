@@ -1,0 +1,33 @@
+import pytest
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import save_file
+
+import mmpeft.mm  # noqa: F401  registers the loader
+
+
+@pytest.fixture
+def path(tmp_path):
+    save_file({'backbone.norm.weight': torch.arange(3.0)}, tmp_path / 'base.safetensors')
+    return tmp_path / 'base.safetensors'
+
+
+def test_mmengine_reads_a_safetensors_file_as_a_checkpoint(path):
+    checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    assert checkpoint['state_dict']['backbone.norm.weight'].tolist() == [0, 1, 2]
+
+
+def test_a_remote_file_stays_with_the_loader_of_its_scheme():
+    loader = CheckpointLoader._get_checkpoint_loader('https://example.org/base.safetensors')
+    assert loader.__name__ == 'load_from_http'
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'nowhere\.safetensors does not exist'):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'nowhere.safetensors'))
+
+
+def test_a_truncated_file_is_refused(path):
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ValueError, match='is not a whole safetensors file'):
+        CheckpointLoader.load_checkpoint(str(path))
