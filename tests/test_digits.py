@@ -172,3 +172,14 @@ def test_the_data_set_class_makes_its_data_and_finds_them(tmp_path, monkeypatch)
 
 def test_the_default_is_300_and_100_images():
     assert COUNTS == {'train': 300, 'val': 100}
+
+
+def test_the_tools_have_the_data_made_before_they_look_for_files(tmp_path, monkeypatch):
+    from mmengine.config import Config
+
+    from mmpeft.mm.checks import check_data
+
+    monkeypatch.setattr('mmpeft.demo.digits.COUNTS', FEW)
+    loader = dict(dataset=dict(type='mmpeft.DigitsDataset', data_root=f'{tmp_path}/digits', ann_file='manifest.json'))
+    check_data(Config(dict(train_dataloader=loader)), 'train')
+    assert len(hashes(tmp_path / 'digits')) == 7 + 2 + 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 # Keys that Runner reads from the config although they are no argument of its own.
@@ -151,6 +152,10 @@ def _check_dataset(key: str, dataset: dict) -> None:
     if dataset.get('backend_args'):  # not on this file system
         return
     root = dataset.get('data_root') or ''
+    if str(dataset.get('type')).startswith('mmpeft.'):
+        prepare = getattr(DATASETS.get(dataset['type']), 'prepare', None)
+        if prepare is not None:  # it makes its data itself
+            prepare(root)
     prefixes = dataset.get('data_prefix') or {}
     parts = [dataset.get('ann_file'), *(prefixes.values() if isinstance(prefixes, dict) else [prefixes])]
     expected = [part for part in parts if isinstance(part, str) and part] or ['']
