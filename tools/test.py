@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             launcher=args.launcher,
         )
     if is_main_process():
-        print(', '.join(f'{name} {value}' for name, value in metrics.items()))
+        print(', '.join(f'{name} {value}' for name, value in metrics.items()) or 'No metrics: see the log.')
 
 
 if __name__ == '__main__':
