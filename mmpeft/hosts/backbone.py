@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmpeft.hosts.host import Host, adapters_of, hidden_adapters
 from mmpeft.start import draw
@@ -55,12 +55,12 @@ class Backbone(Host):
         with hidden_adapters(self):
             self.missing = frozenset(n for n, _ in self.named_parameters() if not re.fullmatch(self.fresh, n))
 
-    def forward(self, *args, **kwargs):
+    def forward(self, x: Tensor, *args, **kwargs):
         if self.training and not self._ready and torch.is_grad_enabled():
             self._check_base()
             self._check_checkpointing()
             self._ready = True
-        return super().forward(*args, **kwargs)
+        return super().forward(x, *args, **kwargs)
 
     def _check_base(self) -> None:
         if not self.missing or self.allow_random_base:

@@ -25,6 +25,10 @@ class Grid:
         self.hw_shape: tuple[int, int] | None = None
         self.prompts: tuple[Tensor, ...] = ()
 
+    def __reduce__(self):
+        # A copy waits for a forward of its own: this one may hold symbols of an export, or tensors of a graph.
+        return Grid, (self.extra_tokens,)
+
 
 class GridSource(Host):
     """A patch embedding that publishes the grid it returns."""
