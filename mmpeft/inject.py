@@ -39,7 +39,8 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping]) -> Report:
     call ``mmpeft.freeze`` for that.
 
     Args:
-        backbone: A Swin of mmdet, mmseg or mmpretrain, a plain ViT of mmseg or mmpretrain, or mmpretrain's ConvNeXt.
+        backbone: A Swin of mmdet, mmseg or mmpretrain, a plain ViT of mmseg or mmpretrain, or an EVA-02 or
+            ConvNeXt of mmpretrain.
         method: ``dict(type='Mona', bottleneck=64)`` with the options of the method, or a list of such. ``sites``
             names other places than the method's own; ``blocks`` is a regular expression that the full name of a
             block must match.
@@ -121,6 +122,7 @@ def _place(backbone: nn.Module, config: dict) -> list[Placement]:
         if not tuned_names(backbone, config) and cls is not Frozen:
             raise ValueError(f'{config["type"]} finds no parameter to train in blocks {config.get("blocks")!r}.')
         return []
+    _check_blocks(backbone)
     options = {key: value for key, value in config.items() if key not in ('type', 'sites', 'blocks')}
     sites = config.get('sites', _own_sites(cls, backbone))
     places = cls.places(options) if hasattr(cls, 'places') else dict.fromkeys(sites, options)
@@ -133,6 +135,13 @@ def _place(backbone: nn.Module, config: dict) -> list[Placement]:
     if hasattr(cls, 'once') and cls.once(options):
         chosen = chosen[:1]
     return [Placement(name, site, _build(cls, backbone, name, site, places[site])) for site, name in chosen]
+
+
+def _check_blocks(backbone: nn.Module) -> None:
+    """Refuse blocks that only look like those of a known backbone: their layers may do other things."""
+    host = find_backbone(type(backbone))
+    for name in host.blocks_of(backbone) if 'after_ffn' in host.places else ():
+        _host(backbone, name)
 
 
 def _own_sites(cls: type[nn.Module], backbone: nn.Module) -> list[str]:
@@ -171,12 +180,12 @@ def _host(backbone: nn.Module, name: str) -> type[Host]:
     return host
 
 
-def _to_adapt(backbone: nn.Module, placements: list[Placement]) -> dict[str, type[Host]]:
-    """The modules that must become hosts, with their hosts: tokens that enter one block may pass through others."""
+def _to_adapt(backbone: nn.Module, placements: list[Placement]) -> list[str]:
+    """The names of the modules that must become hosts: tokens that enter one block may pass through others."""
     names = [placement.owner for placement in placements]
     if any(placement.site == 'input' for placement in placements):
         names += find_backbone(type(backbone)).blocks_of(backbone)
-    return {name: _host(backbone, name) for name in names}
+    return list(dict.fromkeys(names))
 
 
 def _check_fit(cls: type[nn.Module], name: str, site: str, sizes: dict) -> None:

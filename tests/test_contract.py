@@ -26,7 +26,7 @@ EXACT_AT_START = {'LoRA', 'BitFit', 'NormTuning', 'Partial', 'Full', 'Frozen'}
 START_BOUND = {'SSF': 0.3, 'Mona': 0.3, 'Adapter': 0.05, 'AdaptFormer': 0.05, 'CVPT': 2.0, 'VPT': 0.3, 'LoRand': 2.0}
 FOLDS = {'SSF', 'LoRA', 'BitFit', 'NormTuning', 'Partial', 'Full', 'Frozen'}
 # Pairs that make no sense, with what injecting says.
-REFUSED = {(host, 'VPT'): "no site 'input'" for host in HOSTS if host.endswith('Swin')} | {
+REFUSED = {(host, 'VPT'): "no site 'input'" for host in HOSTS if host.endswith(('Swin', 'EVA02'))} | {
     ('mmpretrain ConvNeXt', method): 'ConvNeXt has no site '
     for method, cls in METHODS.items()
     if method != 'SSF' and not issubclass(cls, Tuning)

@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 import torch
-from tiny import HOSTS, MONA, image, swin, weights
+from tiny import HOSTS, MONA, image, mmpretrain_vit, swin, weights
 
 import mmpeft
 from mmpeft.hosts import adapt, adapted, find_owner
@@ -18,7 +18,7 @@ EVERY_SITE = [
     'beside_ffn',
     'after_ffn',
 ]
-CHECKPOINTED = [name for name in HOSTS if not name.startswith('mmpretrain V') and name[11:] not in ('DeiT', 'DINOv2')]
+CHECKPOINTED = [name for name in HOSTS if name.endswith('Swin') or name == 'mmseg ViT']
 
 
 @pytest.mark.parametrize('name, with_cp', [(n, False) for n in HOSTS] + [(n, True) for n in CHECKPOINTED])
@@ -27,7 +27,7 @@ def test_an_empty_host_computes_what_the_stock_block_does_bit_for_bit(name, with
     host = copy.deepcopy(plain)
     adapt(host)
     for module in list(host.modules()):
-        if type(module).__name__ in ('SwinBlock', 'TransformerEncoderLayer'):
+        if type(module).__name__ in ('SwinBlock', 'TransformerEncoderLayer', 'EVA02EndcoderLayer'):
             adapt(module)
     host.wire()
     x = image()
@@ -83,7 +83,7 @@ def test_a_copy_computes_with_its_own_adapters(name, duplicate):
     backbone = HOSTS[name]()
     backbone.eval()
     mmpeft.inject(backbone, MONA)
-    before, x = weights(backbone), image()
+    before, x = weights(backbone), image(40, 48)
     twin = duplicate(backbone)
     assert type(twin) is type(backbone) and twin.adapter_methods == backbone.adapter_methods
     expected = backbone(x)[-1]
@@ -113,7 +113,7 @@ def test_an_unknown_class_is_refused_with_the_known_ones_and_what_to_do():
         adapted(torch.nn.GELU)
 
 
-@pytest.mark.parametrize('name', ['mmseg ViT', 'mmpretrain ViT', 'mmpretrain DeiT'])
+@pytest.mark.parametrize('name', ['mmseg ViT', 'mmpretrain ViT', 'mmpretrain DeiT', 'mmpretrain EVA02'])
 def test_mona_on_vit_sees_the_grid_of_the_patch_tokens_and_no_other_token(name):
     backbone = HOSTS[name]()
     mmpeft.inject(backbone, MONA)
@@ -130,3 +130,10 @@ def test_tokens_that_do_not_fit_the_grid_are_refused():
     mmpeft.inject(backbone, MONA)
     with pytest.raises(ValueError, match='Got 7 tokens; the patch embedding told of 1 and a grid of None'):
         backbone.layers[0](torch.randn(1, 7, 16))
+
+
+@pytest.mark.parametrize('method', [MONA, dict(type='SSF'), dict(type='LoRA', rank=2)], ids=lambda m: m['type'])
+def test_a_relative_of_a_known_backbone_with_blocks_of_its_own_is_refused(method):
+    backbone = mmpretrain_vit('DeiT3')
+    with pytest.raises(ValueError, match=r'No host describes layers\.0, a .*\.DeiT3TransformerEncoderLayer'):
+        mmpeft.inject(backbone, method)

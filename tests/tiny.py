@@ -64,6 +64,8 @@ HOSTS = {
     'mmpretrain DINOv2': lambda **options: mmpretrain_vit(
         layer_scale_init_value=0.1, layer_cfgs=dict(ffn_type='swiglu_fused'), with_cls_token=True, **options
     ),
+    # Its tables of rotations take on the size of the last image, so it starts with that of the tests.
+    'mmpretrain EVA02': lambda **options: mmpretrain_vit('ViTEVA02', img_size=(40, 48), **options),
 }
 BACKBONES = {**HOSTS, 'mmpretrain ConvNeXt': convnext}
 

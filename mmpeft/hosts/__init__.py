@@ -5,6 +5,7 @@ from torch import nn
 from mmpeft.hosts import leaf
 from mmpeft.hosts.backbone import Backbone
 from mmpeft.hosts.convnext import ConvNeXtBackbone, LayerNorm2d
+from mmpeft.hosts.eva02 import EVA02Backbone, EVA02Block
 from mmpeft.hosts.host import Host, adapt_as, adapters_of, hidden_adapters, qualified_name, subclass
 from mmpeft.hosts.swin import SwinBackbone, SwinBlock
 from mmpeft.hosts.vit import MMPretrainBlock, MMSegBlock, MMSegViTBackbone, SelfAttention, ViTBackbone
@@ -16,6 +17,7 @@ BLOCKS = {
     'mmpretrain.models.backbones.swin_transformer.SwinBlock': SwinBlock,
     'mmseg.models.backbones.vit.TransformerEncoderLayer': MMSegBlock,
     'mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer': MMPretrainBlock,
+    'mmpretrain.models.backbones.vit_eva02.EVA02EndcoderLayer': EVA02Block,
     'mmpretrain.models.utils.norm.LayerNorm2d': LayerNorm2d,
 }
 LAYERS = {
@@ -30,6 +32,7 @@ BACKBONES = {
     'mmpretrain.models.backbones.swin_transformer.SwinTransformer': SwinBackbone,
     'mmseg.models.backbones.vit.VisionTransformer': MMSegViTBackbone,
     'mmpretrain.models.backbones.vision_transformer.VisionTransformer': ViTBackbone,
+    'mmpretrain.models.backbones.vit_eva02.ViTEVA02': EVA02Backbone,
     'mmpretrain.models.backbones.convnext.ConvNeXt': ConvNeXtBackbone,
 }
 
