@@ -77,6 +77,13 @@ def test_pretrained_weights_fill_the_base_and_leave_adapters_at_their_start(tmp_
     assert same(adapters_of(backbone), before) and not backbone.missing
 
 
+def test_a_file_without_a_key_for_the_backbone_is_refused_with_the_reason(tmp_path):
+    torch.save({'state_dict': swin().state_dict()}, tmp_path / 'bare.pth')
+    backbone = build(dict(SWIN, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'bare.pth'))))
+    with pytest.raises(ValueError, match='bare.pth.* holds no key that begins with "backbone."'):
+        backbone.init_weights()
+
+
 @pytest.mark.parametrize('key', ['pretrained', 'init_cfg'])
 def test_pretrained_and_init_cfg_of_the_wrapper_go_inwards(tmp_path, key):
     path = pretrained(tmp_path)['init_cfg']['checkpoint']

@@ -106,7 +106,14 @@ class Backbone(Host):
         if self._drawable():
             self._is_init = False
             with hidden_adapters(self):
-                super().init_weights()
+                try:
+                    super().init_weights()
+                except IndexError as error:
+                    # mmdet's Swin looks at the first of the keys that begin with `backbone.`, and there is none.
+                    raise ValueError(
+                        f'The file of init_cfg={dict(self.init_cfg)} holds no key that begins with "backbone.", and '
+                        f'{type(self).__name__} takes no other. A file of the Swin authors needs convert_weights=True.'
+                    ) from error
         if not self._adapters_loaded:
             for place, adapter in adapters_of(self):
                 draw(adapter, place)
