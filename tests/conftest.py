@@ -9,6 +9,14 @@ from mmengine.registry import DefaultScope, init_default_scope
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def _plain_config_text():
+    """Leave out the pretty-printing of config dumps, which takes most of the time of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, False))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _fresh_state():
     """One seed and one scope for every test, whatever a test before it left behind."""

@@ -29,14 +29,6 @@ def error_of(name: str, *arguments: str) -> str:
     return text
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _plain_config_text():
-    """Leave out the pretty-printing of config dumps, which takes most of the time of a tiny run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, False))
-        yield
-
-
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp('data'))

@@ -1,7 +1,6 @@
 """What the tools share: common flags, and one line instead of a traceback for a user's mistake."""
 
 import argparse
-import dis
 import os
 import re
 from collections.abc import Iterator
@@ -11,8 +10,6 @@ from typing import Any
 from mmengine.config import DictAction
 
 from mmpeft.mm.checks import UserError
-
-RAISE = dis.opmap['RAISE_VARARGS']
 
 
 class Options(DictAction):
@@ -75,11 +72,10 @@ def explain(error: BaseException | None) -> str | None:
 
 
 def _raised_by_mmpeft(error: BaseException) -> bool:
-    """Whether a ``raise`` of mmpeft made the error; what Python itself raises, as for None + 1, is a bug."""
-    if not isinstance(error, ValueError | TypeError | RuntimeError | OSError):
+    """Whether mmpeft's own code refused a value; a TypeError or KeyError, as for None + 1, is a bug."""
+    if not isinstance(error, ValueError | RuntimeError | OSError):
         return False
     last = error.__traceback__
     while last.tb_next is not None:
         last = last.tb_next
-    module = last.tb_frame.f_globals.get('__name__', '')
-    return module.startswith('mmpeft.') and last.tb_frame.f_code.co_code[last.tb_lasti] == RAISE
+    return last.tb_frame.f_globals.get('__name__', '').startswith('mmpeft.')
