@@ -1,9 +1,10 @@
 """Fold what can be folded into the base; what folds fully leaves a stock model without a trace of mmpeft."""
 
 import copy
-from collections import defaultdict
+import inspect
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -15,31 +16,38 @@ from mmpeft.methods import METHODS
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What ``merge`` did: places that were folded, places that keep their adapter, and biases that stock lacks."""
+    """What ``merge`` did.
+
+    ``folded`` and ``kept`` are the places of adapters that are gone and that stay. ``new_biases`` are parameters that
+    the model as it was built has no place for; a stock backbone built with ``options`` set to True has it.
+    """
 
     folded: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     new_biases: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def is_stock(self) -> bool:
-        """Whether the model now has stock classes and stock keys alone."""
+        """Whether the model now has stock classes and the keys it was built with alone."""
         return not self.kept and not self.new_biases
 
     def __str__(self) -> str:
         lines = [f'{len(self.folded)} adapters were folded into the base.']
         if self.kept:
-            lines.append(
-                f'{len(self.kept)} adapters stay, because no layer can take them: {self.kept[0]} and the like.'
-            )
+            lines.append(f'{len(self.kept)} adapters stay, because no layer can take them: {_listed(self.kept)}.')
         if self.new_biases:
             lines.append(
-                f'{", ".join(self.new_biases)} had no bias to take the shift and got one: a model from the stock '
-                'config has no place for it, so this one does not load there.'
+                f'{_listed(self.new_biases)} had no bias to take the shift and got one: to load there, a stock '
+                f'backbone has to be built with {" and ".join(f"{option}=True" for option in self.options)}.'
             )
         if self.is_stock:
             lines.append('The model is a stock model.')
         return ' '.join(lines)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f'{names[0]} and {len(names) - 1} more' if len(names) > 1 else names[0]
 
 
 @torch.no_grad()
@@ -53,43 +61,66 @@ def merge(model: nn.Module) -> MergeReport:
         What was done, printable. Merging again changes nothing.
     """
     reports = [_merge_backbone(name, backbone) for name, backbone in adapted_backbones(model).items()]
-    return MergeReport(*(sum((getattr(r, key) for r in reports), ()) for key in ('folded', 'kept', 'new_biases')))
+    keys = [field.name for field in fields(MergeReport)]
+    return MergeReport(*(sum((getattr(report, key) for report in reports), ()) for key in keys))
 
 
 def _merge_backbone(name: str, backbone: Backbone) -> MergeReport:
     prefix = f'{name}.' if name else ''
-    folded, new_biases = [], []
+    folded, new_biases = [], {}
     # A reduction hands its shift to the norm before it, which has to be folded by then.
     for place, adapter in sorted(adapters_of(backbone), key=lambda item: item[0].endswith('.reduction')):
         if _folds(backbone, place, adapter):
-            new_biases += _fold(backbone, place, adapter)
+            new_biases |= _fold(backbone, place, adapter)
             folded.append(prefix + place)
     kept = [prefix + place for place, _ in adapters_of(backbone)]
     if kept:
         backbone.adapter_methods = tuple(_what_stays(backbone))
     else:
         _restore_stock(backbone)
-    return MergeReport(tuple(folded), tuple(kept), tuple(prefix + bias for bias in new_biases))
+    biases, options = (prefix + bias for bias in new_biases), sorted(set(new_biases.values()))
+    return MergeReport(tuple(folded), tuple(kept), tuple(biases), tuple(options))
 
 
 def _folds(backbone: Backbone, place: str, adapter: nn.Module) -> bool:
+    """Whether a layer can take ``adapter``, in a form that stock code can build."""
     owner, _, site = place.rpartition('.')
-    return hasattr(adapter, 'fold') and backbone.get_submodule(owner).layer_of(site) is not None
+    target = backbone.get_submodule(owner).layer_of(site)
+    if target is None or not hasattr(adapter, 'fold'):
+        return False
+    layer, weight_name, bias_name = target
+    if getattr(layer, bias_name) is not None or backbone.norm_before(owner) is not None:
+        return True
+    _, shift = adapter.fold(getattr(layer, weight_name), None)
+    return shift is None or _option_for(backbone, _name_of(backbone, layer, bias_name)) is not None
+
+
+def _name_of(backbone: Backbone, layer: nn.Module, leaf: str) -> str:
+    return next(f'{name}.{leaf}' for name, module in backbone.named_modules() if module is layer)
+
+
+def _option_for(backbone: Backbone, bias: str) -> str | None:
+    """The option of the stock class that gives it the parameter ``bias``, if it has such an option."""
+    known = {option for cls in backbone.stock.__mro__ for option in inspect.signature(cls.__init__).parameters}
+    options = (option for pattern, option in backbone.bias_options.items() if re.fullmatch(pattern, bias))
+    return next((option for option in options if option in known), None)
 
 
 def _what_stays(backbone: Backbone) -> Iterator[dict]:
-    """The configs of the methods whose adapters are still there, each with the sites where they are."""
-    sites = defaultdict(list)
-    for place, adapter in adapters_of(backbone):
-        sites[type(adapter).__name__].append(place.rpartition('.')[2])
+    """The configs of the methods whose adapters are still there; of one that folds at some sites, the other sites."""
+    left = [(type(adapter).__name__, *place.rpartition('.')[::2]) for place, adapter in adapters_of(backbone)]
     for config in backbone.adapter_methods:
-        if config['type'] in sites:
-            foldable = hasattr(METHODS[config['type']], 'fold')
-            yield {**config, 'sites': sorted(set(sites[config['type']]))} if foldable else config
+        method, pattern = METHODS[config['type']], config.get('blocks', '')
+        own = config.get('sites', method.sites)
+        sites = {site for name, owner, site in left if name == config['type'] and re.search(pattern, owner)}
+        if not hasattr(method, 'fold') and sites:
+            yield config
+        elif sites.intersection(own):
+            yield {**config, 'sites': sorted(sites.intersection(own))}
 
 
-def _fold(backbone: Backbone, place: str, adapter: nn.Module) -> list[str]:
-    """Fold one adapter and take it out; the names of biases that had to be made."""
+def _fold(backbone: Backbone, place: str, adapter: nn.Module) -> dict[str, str]:
+    """Fold one adapter and take it out; the name of a bias that had to be made, with the stock option for it."""
     owner_name, _, site = place.rpartition('.')
     owner: Host = backbone.get_submodule(owner_name)
     layer, weight_name, bias_name = owner.layer_of(site)
@@ -106,9 +137,10 @@ def _fold(backbone: Backbone, place: str, adapter: nn.Module) -> list[str]:
         norm = backbone.norm_before(owner_name)
         if norm is None:
             setattr(layer, bias_name, nn.Parameter(new_bias.to(weight.dtype)))
-            return [f'{owner_name}.{bias_name}']
+            name = _name_of(backbone, layer, bias_name)
+            return {name: _option_for(backbone, name)}
         norm.bias += _solve(new_weight, new_bias)
-    return []
+    return {}
 
 
 def _solve(weight: Tensor, shift: Tensor) -> Tensor:

@@ -74,13 +74,42 @@ def test_the_shift_of_a_bias_free_reduction_folds_into_the_norm_before_it(dtype)
     plain.load_state_dict(backbone.state_dict(), strict=True)
 
 
-def test_a_shift_that_no_stock_bias_can_take_is_reported():
+def test_a_bias_that_the_stock_model_has_by_option_is_made_and_the_option_named():
     backbone, x = trained(HOSTS['mmseg ViT'](), dict(type='SSF')), image(40, 48)
     expected = backbone(x)
     report = mmpeft.merge(backbone)
-    assert report.new_biases == ('patch_embed.projection.bias',) and not report.is_stock
+    assert report.new_biases == ('patch_embed.projection.bias',) and report.options == ('patch_bias',)
     assert 'patch_embed.projection.bias had no bias to take the shift' in str(report)
+    assert 'has to be built with patch_bias=True' in str(report) and not report.is_stock
     check_outputs(backbone, expected, torch.float32, x)
+    HOSTS['mmseg ViT'](patch_bias=True).load_state_dict(backbone.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize('name', ['mmdet Swin', 'mmseg ViT', 'mmpretrain ViT'])
+def test_attention_without_biases_gets_those_of_the_option(name):
+    options = dict(qkv_bias=False, **has_patch_bias(name))
+    backbone, x = trained(HOSTS[name](**options), dict(type='SSF', sites=['qkv', 'proj'])), image(40, 48)
+    expected = backbone(x)
+    assert mmpeft.merge(backbone).options == ('qkv_bias',)
+    check_outputs(backbone, expected, torch.float32, x)
+    HOSTS[name](**options | dict(qkv_bias=True)).load_state_dict(backbone.state_dict(), strict=True)
+
+
+def test_a_shift_that_no_stock_bias_can_take_stays_in_its_adapter():
+    plain = HOSTS['mmpretrain ViT'](patch_cfg=dict(bias=False))
+    backbone, x = trained(plain, dict(type='SSF', sites=['patch_embed', 'fc1'])), image(40, 48)
+    expected = backbone(x)
+    report = mmpeft.merge(backbone)
+    assert len(report.folded) == 3 and report.kept == ('patch_embed.projection.patch_embed',)
+    assert not report.new_biases and backbone.adapter_methods == (dict(type='SSF', sites=['patch_embed']),)
+    check_outputs(backbone, expected, torch.float32, x)
+
+
+def test_of_two_configs_of_one_method_the_one_that_folds_is_gone():
+    stays = dict(type='SSF', sites=['after_attn'], blocks=r'stages\.2')
+    backbone = trained(swin(), [dict(type='SSF', sites=['fc1']), stays])
+    mmpeft.merge(backbone)
+    assert backbone.adapter_methods == (stays,)
 
 
 def test_what_cannot_fold_stays_and_is_counted():

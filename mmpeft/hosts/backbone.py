@@ -18,6 +18,7 @@ class Backbone(Host):
 
     ``places`` gives for each site of this kind of backbone a pattern that the full names of its owners match, and
     ``block`` the pattern of its blocks.
+    ``bias_options`` gives for names of biases that may be absent the option of the stock class that makes them.
     ``fresh`` matches the names of base parameters that no pretrained file holds. ``missing`` names the other base
     parameters that were never given a value; a backbone adapted from Python is taken as it is and misses none.
     ``adapter_methods`` holds the configs of the injected methods.
@@ -26,6 +27,7 @@ class Backbone(Host):
     state = ('adapter_methods', 'missing', 'allow_random_base', '_adapters_loaded', '_ready')
     places: dict[str, str] = {}
     block = r'(?!)'
+    bias_options: dict[str, str] = {}
     fresh = r'(?!)'
     adapter_methods: tuple[dict, ...] = ()
     missing: frozenset[str] = frozenset()

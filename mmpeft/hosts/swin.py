@@ -29,6 +29,7 @@ class SwinBackbone(Backbone):
 
     block = BLOCK
     fresh = r'norm\d+\.(weight|bias)'
+    bias_options = {rf'{BLOCK}\.attn\.w_msa\.qkv\.bias': 'qkv_bias'}
     places = {
         **dict.fromkeys((*STREAM_SITES, *BRANCH_SITES), BLOCK),
         'patch_embed': r'patch_embed\.projection',

@@ -130,6 +130,10 @@ class ViTBackbone(Backbone):
     """ViT: blocks learn the grid from the patch embedding."""
 
     block = BLOCK
+    bias_options = {
+        r'patch_embed\.projection\.bias': 'patch_bias',
+        rf'{BLOCK}\.attn\.(qkv\.bias|attn\.in_proj_bias|attn\.out_proj\.bias)': 'qkv_bias',
+    }
     places = {
         **dict.fromkeys(('input', *STREAM_SITES, *BRANCH_SITES), BLOCK),
         'patch_embed': r'patch_embed\.projection',

@@ -18,7 +18,8 @@ LENDERS = {
     'SwinTransformer': {'mmrotate': 'mmdet'},
     'VisionTransformer': {'mmdet': 'mmpretrain', 'mmrotate': 'mmpretrain'},
 }
-NAMED_METHODS = ('Mona', 'SSF', 'CVPT')
+# The builders that say the method and the backbone in one name.
+NAMED = {f'{method}{stock}': (method, stock) for method, stock in product(('Mona', 'SSF', 'CVPT'), LENDERS)}
 
 
 def adapt_backbone(backbone: nn.Module, method: Mapping | Sequence[Mapping], allow_random_base: bool = False) -> None:
@@ -76,19 +77,33 @@ def wrap_backbone(model: ConfigDict, method: Mapping | Sequence[Mapping], allow_
     model.backbone = ConfigDict(wrapped)
 
 
-def _build_named(method: str, stock: str, allow_random_base: bool = False, **kwargs) -> nn.Module:
+def wrapper_form(name: str, config: Mapping) -> dict:
+    """The ``AdaptedBackbone`` that a builder such as ``MonaSwinTransformer`` stands for in the default scope.
+
+    Args:
+        name: The builder.
+        config: Its options: those of the stock backbone and those of the method.
+
+    Raises:
+        ValueError: No default scope is set.
+    """
+    method, stock = NAMED[name]
     scope = DefaultScope.get_current_instance()
     if scope is None:
         raise ValueError(
-            f'mmpeft.{method}{stock} takes the {stock} of the default scope, and none is set: call '
+            f'mmpeft.{name} takes the {stock} of the default scope, and none is set: call '
             "mmengine.registry.init_default_scope('mmdet') first, or use mmpeft.AdaptedBackbone with a scoped type."
         )
-    options = {key: kwargs.pop(key) for key in options_of(method) if key in kwargs}
+    options = {key: config[key] for key in options_of(method) if key in config}
+    outer = {key: config[key] for key in ('allow_random_base',) if key in config}
+    inner = {key: value for key, value in config.items() if key not in (*options, *outer)}
     owner = LENDERS[stock].get(scope.scope_name, scope.scope_name)
-    return build_adapted_backbone(
-        dict(type=f'{owner}.{stock}', **kwargs), dict(type=method, **options), allow_random_base
-    )
+    return dict(method=dict(type=method, **options), backbone=dict(inner, type=f'{owner}.{stock}'), **outer)
 
 
-for _method, _stock in product(NAMED_METHODS, LENDERS):
-    MODELS.register_module(name=f'{_method}{_stock}', module=partial(_build_named, _method, _stock))
+def _build_named(name: str, /, **config) -> nn.Module:
+    return build_adapted_backbone(**wrapper_form(name, config))
+
+
+for _name in NAMED:
+    MODELS.register_module(name=_name, module=partial(_build_named, _name))
