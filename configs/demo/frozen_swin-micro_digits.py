@@ -1,0 +1,16 @@
+# The frozen micro Swin on the digits: what Mona has to beat.
+#
+# Trains the neck and the head alone.
+#
+#   python tools/train.py configs/demo/frozen_swin-micro_digits.py
+_base_ = './full_swin-micro_digits.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmpeft.AdaptedBackbone',
+        method=dict(type='Frozen'),
+        backbone={{_base_.model.backbone}},
+    )
+)
+optim_wrapper = dict(constructor='mmpeft.AdapterOptimWrapperConstructor')

@@ -1,0 +1,60 @@
+"""A training that is watched rather than logged: one moving line, and one line for each validation."""
+
+import sys
+import time
+from collections.abc import Mapping
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+BAR = 30
+
+
+class ProgressHook(Hook):
+    """Show how far the training is, what the loss is, and the AP after each validation.
+
+    Writes to the terminal itself, so that it is seen when the log goes elsewhere. Where the output is no terminal,
+    the moving line becomes a line an epoch.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self) -> None:
+        self.stream = sys.__stdout__
+
+    def before_train(self, runner: Runner) -> None:
+        self.start = time.monotonic()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if runner.rank == 0 and self.stream.isatty():
+            self._rewrite(self._state(runner, runner.iter + 1))
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        if runner.rank == 0 and not self.stream.isatty():
+            print(self._state(runner, runner.iter), file=self.stream, flush=True)
+
+    def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
+        scores = {name: value for name, value in (metrics or {}).items() if name.endswith(('mAP', 'mAP_50'))}
+        if runner.rank == 0 and scores:
+            names = {'bbox_mAP': 'box AP', 'bbox_mAP_50': 'AP50'}
+            shown = '   '.join(f'{names.get(k.split("/")[-1], k)} {100 * v:5.1f}' for k, v in scores.items())
+            if self.stream.isatty():
+                self._rewrite('')
+            print(f'  after epoch {runner.epoch:2d}   {shown}', file=self.stream, flush=True)
+
+    def _state(self, runner: Runner, done: int) -> str:
+        share = done / runner.max_iters
+        gone = time.monotonic() - self.start
+        bar = ('#' * round(BAR * share)).ljust(BAR, '.')
+        loss = runner.message_hub.get_scalar('train/loss').mean(20)
+        left = gone / share - gone
+        epoch = f'epoch {runner.epoch + 1:2d}/{runner.max_epochs}'
+        return f'  {epoch} [{bar}] loss {loss:6.3f}   {_clock(gone)} gone, {_clock(left)} left'
+
+    def _rewrite(self, line: str) -> None:
+        self.stream.write(f'\r{line}\x1b[K')
+        self.stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    return f'{int(seconds) // 60}:{int(seconds) % 60:02d}'
