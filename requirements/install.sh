@@ -89,7 +89,7 @@ if ! is_done libraries "$libraries"; then
 fi
 
 if ! is_done mmcv 'torch mmcv'; then
-    say "4/5 Compiling mmcv's operators: 8 minutes on 2 cores; seconds if pip has kept them from before"
+    say "4/5 Compiling mmcv's operators: 8 to 10 minutes on 2 cores; seconds if pip has kept them from before"
     python -c '
 import torch
 if torch.cuda.is_available():
