@@ -134,7 +134,8 @@ def _place(backbone: nn.Module, config: dict) -> list[Placement]:
         raise ValueError(f'No place of {config["type"]} matches {pattern!r}; its places: {", ".join(names)}.')
     if hasattr(cls, 'once') and cls.once(options):
         chosen = chosen[:1]
-    return [Placement(name, site, _build(cls, backbone, name, site, places[site])) for site, name in chosen]
+    shared = _wanted(cls, find_backbone(type(backbone)).shared_sizes(backbone))
+    return [Placement(name, site, _build(cls, backbone, name, site, shared | places[site])) for site, name in chosen]
 
 
 def _check_blocks(backbone: nn.Module) -> None:
@@ -160,7 +161,7 @@ def _owners(backbone: nn.Module, site: str) -> list[str]:
 
 def _build(cls: type[nn.Module], backbone: nn.Module, name: str, site: str, options: dict) -> nn.Module:
     owner = backbone.get_submodule(name)
-    sizes = _host(backbone, name).sizes(owner, site) | find_backbone(type(backbone)).sizes(backbone, site)
+    sizes = _host(backbone, name).sizes(owner, site)
     _check_fit(cls, name, site, sizes)
     # The layer's own draw is thrown away: the generator must not notice that it was built.
     state = torch.default_generator.get_state()

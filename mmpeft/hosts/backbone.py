@@ -41,8 +41,8 @@ class Backbone(Host):
         return [name for name, _ in module.named_modules() if re.fullmatch(cls.block, name)]
 
     @classmethod
-    def sizes(cls, module: nn.Module, site: str) -> dict:
-        """The sizes of the whole backbone that an adapter in it is built from."""
+    def shared_sizes(cls, module: nn.Module) -> dict:
+        """The sizes of a stock backbone that any adapter in it may be built from."""
         return dict(depth=len(cls.blocks_of(module)))
 
     def wire(self) -> None:

@@ -148,8 +148,8 @@ class ViTBackbone(Backbone):
     }
 
     @classmethod
-    def sizes(cls, module: nn.Module, site: str) -> dict:
-        return dict(super().sizes(module, site), patch_size=module.patch_embed.projection.kernel_size)
+    def shared_sizes(cls, module: nn.Module) -> dict:
+        return dict(super().shared_sizes(module), patch_size=module.patch_embed.projection.kernel_size)
 
     def extra_tokens(self) -> int:
         return self.num_extra_tokens
