@@ -1,37 +1,13 @@
 import pytest
-from tiny import LIBRARIES, MONA, SWINS, swin
+from tiny import LIBRARIES, MONA, swin
 
 import mmpeft
-
-SIZES = {
-    'B': dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
-    'L': dict(embed_dims=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
-}
-GOLDEN = {
-    'BitFit with tables': (dict(type='BitFit', tables=True), 201_656, 302_484),
-    'BitFit': (dict(type='BitFit'), 138_112, 207_168),
-    'NormTuning': (dict(type='NormTuning'), 59_392, 89_088),
-    'Partial': (dict(type='Partial'), 12_601_632, 28_339_632),
-    'Full': (dict(type='Full'), 86_745_016, 194_998_164),
-    'Frozen': (dict(type='Frozen'), 0, 0),
-}
 
 
 def trained(backbone, method):
     mmpeft.inject(backbone, method)
     mmpeft.freeze(backbone)
     return {name for name, p in backbone.named_parameters() if p.requires_grad}
-
-
-@pytest.mark.parametrize('size', SIZES)
-def test_the_baselines_train_the_published_numbers_of_parameters(size):
-    backbone = SWINS['mmdet'](**SIZES[size])
-    sizes = {name: p.numel() for name, p in backbone.named_parameters()}
-    for method, *counts in GOLDEN.values():
-        twin = SWINS['mmdet'](
-            embed_dims=8, **{k: v for k, v in SIZES[size].items() if k == 'depths'}, num_heads=(1,) * 4
-        )
-        assert sum(sizes[name] for name in trained(twin, method)) == counts['BL'.index(size)], method
 
 
 @pytest.mark.parametrize('library', LIBRARIES)
