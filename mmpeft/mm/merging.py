@@ -1,0 +1,202 @@
+"""Merge a checkpoint: fold its adapters into the base, and write a config of the stock model beside it."""
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from mmpeft.freeze import adapted_backbones
+from mmpeft.merge import MergeReport, merge
+from mmpeft.mm.backbone import NAMED, wrapper_form
+from mmpeft.mm.checkpoints import check_file, checkpoints_as_data
+from mmpeft.mm.checks import UserError, read_config, register_library
+from mmpeft.mm.config import inject_at_build
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged checkpoint and its config.
+
+    ``scope`` is the library that they are for; ``still_ours`` are the keys of the config that name something of mmpeft
+    beside the model.
+    """
+
+    checkpoint: Path
+    config: Path
+    scope: str
+    report: MergeReport
+    still_ours: tuple[str, ...]
+
+    def __str__(self) -> str:
+        folded, kept, options = (len(self.report.folded), self.report.kept, self.report.options)
+        files = f'{self.checkpoint} and {self.config}'
+        if kept:
+            line = f'{folded} adapters were folded, {len(kept)} stay because no layer can take them: {kept[0]}'
+            line += ' and the like' if len(kept) > 1 else ''
+            line += f'. {files} load where mmpeft is installed, not in {self.scope} alone.'
+        else:
+            line = f'{folded} adapters were folded, none stays: {files} are a stock model, which {self.scope} loads.'
+        if options:
+            line += f' The config sets {", ".join(options)} to True, because the shifts need biases.'
+        if self.still_ours and not kept:
+            line += f' It still names mmpeft at {", ".join(self.still_ours)}.'
+        return line
+
+
+def merge_checkpoint(config: str, checkpoint: str, out: str, *, cfg_options: Mapping[str, Any] | None = None) -> Merged:
+    """Merge the adapters of ``checkpoint`` into its weights.
+
+    Writes ``out`` with the weights and, beside it and with the ending ``.py``, the config that they belong to. Where
+    all adapters fold, both are those of a stock model. Otherwise the config keeps the methods that stay.
+
+    Args:
+        config: The config that the checkpoint was trained with.
+        checkpoint: A file or URL with the weights of the whole adapted model.
+        out: The ``.pth`` file to write.
+        cfg_options: Keys of the config to override.
+
+    Raises:
+        UserError: The config has no adapters, the checkpoint is not of its model, or a file to write exists.
+    """
+    cfg = read_config(config, cfg_options)
+    register_library(cfg.get('default_scope'))
+    paths = _free_paths(out)
+    if '://' not in checkpoint:
+        check_file(checkpoint)
+    inject_at_build(cfg)
+    init_default_scope(cfg.default_scope)
+    _use_wrapper_form(cfg, config)
+    with checkpoints_as_data(cfg):
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    model = MODELS.build(copy.deepcopy(cfg.model))
+    _load_whole(model, loaded.get('state_dict', loaded), checkpoint)
+    backbone = next(iter(adapted_backbones(model).values()))
+    report = merge(model)
+    _rewrite(cfg, backbone.adapter_methods if report.kept else (), report.options)
+    text = cfg.pretty_text
+    state = _fitted(model.state_dict(), text, report.options)
+    meta = {**loaded.get('meta', {}), 'cfg': text}
+    _write(paths[0], lambda file: torch.save(dict(meta=meta, state_dict=state), file))
+    _write(paths[1], lambda file: file.write(text.encode()))
+    return Merged(*paths, cfg.default_scope, report, tuple(_still_ours(cfg)))
+
+
+def _free_paths(out: str) -> tuple[Path, Path]:
+    path = Path(out).expanduser()
+    if path.suffix != '.pth':
+        raise UserError(f'The merged checkpoint is a .pth file, got {out}.')
+    for file in (path, path.with_suffix('.py')):
+        if file.exists():
+            raise UserError(f'{file} exists; name another place, nothing is overwritten.')
+    return path, path.with_suffix('.py')
+
+
+def _use_wrapper_form(cfg: Config, path: str) -> None:
+    """Turn a backbone of a name such as ``mmpeft.MonaSwinTransformer`` into the wrapper that it stands for."""
+    backbone = cfg.model.get('backbone') or {}
+    scope, _, name = str(backbone.get('type')).rpartition('.')
+    if scope != 'mmpeft':
+        raise UserError(f'The config {path} has no adapters: its backbone is {backbone.get("type")}. Nothing to merge.')
+    if name in NAMED:
+        cfg.model.backbone = ConfigDict(wrapper_form(name, backbone), type='mmpeft.AdaptedBackbone')
+
+
+def _load_whole(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+    """Load ``state`` and refuse it if it is not of this very model."""
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise UserError(f'{path} is of another model: {str(error).splitlines()[-1].strip()}') from error
+    differences = [f'lacks {_listed(missing)}'] if missing else []
+    differences += [f'has {_listed(unexpected)} besides'] if unexpected else []
+    if differences:
+        raise UserError(f'{path} is of another model than the config: it {" and ".join(differences)}.')
+
+
+def _listed(names: list[str]) -> str:
+    return f'{names[0]} and {len(names) - 1} more' if len(names) > 1 else names[0]
+
+
+def _rewrite(cfg: Config, methods: tuple[dict, ...], options: tuple[str, ...]) -> None:
+    """Give ``cfg`` a backbone with ``methods`` alone, or the stock backbone, whose weights come from the checkpoint."""
+    wrapper = cfg.model.backbone
+    for part, key in ((wrapper, 'init_cfg'), (wrapper, 'pretrained'), (cfg.model, 'pretrained')):
+        part.pop(key, None)
+    stock = wrapper.backbone
+    stock.pop('init_cfg', None)
+    stock.pop('pretrained', None)
+    stock.update(dict.fromkeys(options, True))
+    if methods:
+        wrapper.method = list(methods)
+        return
+    cfg.model.backbone = stock
+    hooks = [hook for hook in cfg.get('custom_hooks') or [] if not _is_ours(hook.get('type'))]
+    cfg.pop('custom_hooks', None)
+    if hooks:
+        cfg.custom_hooks = hooks
+    if _is_ours((cfg.get('optim_wrapper') or {}).get('constructor')):
+        cfg.optim_wrapper.pop('constructor')
+    _drop_imports(cfg)
+
+
+def _drop_imports(cfg: Config) -> None:
+    names = (cfg.get('custom_imports') or {}).get('imports') or []
+    names = [names] if isinstance(names, str) else names
+    others = [name for name in names if name != 'mmpeft' and not _is_ours(name)]
+    if others:
+        cfg.custom_imports.imports = others
+    elif names:
+        cfg.pop('custom_imports')
+
+
+def _is_ours(name: Any) -> bool:
+    """Whether ``name``, of a registered type or the type itself, is of mmpeft."""
+    return (name if isinstance(name, str) else f'{getattr(name, "__module__", "")}.').startswith('mmpeft.')
+
+
+def _still_ours(node: Any, path: str = '') -> Iterator[str]:
+    """The dotted keys of a config under which something of mmpeft is named."""
+    if isinstance(node, dict | Config):
+        for name, child in node.items():
+            yield from _still_ours(child, f'{path}.{name}' if path else str(name))
+    elif isinstance(node, list | tuple):
+        for index, child in enumerate(node):
+            yield from _still_ours(child, f'{path}.{index}')
+    elif _is_ours(node):
+        yield path
+
+
+def _fitted(state: dict[str, Tensor], text: str, options: tuple[str, ...]) -> dict[str, Tensor]:
+    """``state`` with exactly the keys of the model that the written config builds.
+
+    An option gives biases to more layers than took a shift; the others are zero.
+    """
+    model = MODELS.build(Config.fromstring(text, '.py').model)
+    expected = model.state_dict()
+    for name in expected.keys() - state.keys():
+        if options and name.endswith('bias'):
+            state[name] = torch.zeros_like(expected[name])
+    model.load_state_dict(state, strict=True)
+    return state
+
+
+def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file so that it is there as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        with temporary.open('wb') as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
