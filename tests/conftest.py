@@ -1,9 +1,8 @@
-import logging
-
 import pytest
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.visualization import Visualizer
 
 # Tiny tensors: a second thread only waits for the first.
 torch.set_num_threads(1)
@@ -19,17 +18,11 @@ def _plain_config_text():
 
 @pytest.fixture(autouse=True)
 def _fresh_state():
-    """One seed and one scope for every test, whatever a test before it left behind."""
+    """One seed and one scope for every test, and none of mmengine's objects that a run leaves behind by name.
+
+    They are named by the second, so a run would write into the log of another that started in the same one.
+    """
     torch.manual_seed(0)
-    DefaultScope._instance_dict.clear()
+    for cls in (DefaultScope, MMLogger, MessageHub, Visualizer, *Visualizer.__subclasses__()):
+        cls._instance_dict.clear()
     init_default_scope('mmdet')
-
-
-@pytest.fixture
-def mm_log(caplog):
-    """What mmengine's current logger says, which does not propagate."""
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    caplog.set_level(logging.INFO)
-    yield caplog
-    logger.removeHandler(caplog.handler)

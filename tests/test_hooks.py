@@ -145,7 +145,7 @@ def test_an_optimizer_that_lacks_an_adapter_is_an_error_that_names_it(tmp_path, 
 
 def test_an_adapter_without_a_gradient_is_an_error_that_names_it(tmp_path, base):
     runner = Runner.from_cfg(with_hooks(runner_config(tmp_path, wrapped(base)), REPORT))
-    runner.model.backbone.stages[3].blocks[0].at = lambda site, x, hw_shape: x
+    runner.model.backbone.stages[3].blocks[0].at = lambda site, value, x, hw_shape: value
     with pytest.raises(
         RuntimeError, match=r'32 trainable parameters of the backbone got no gradient: backbone\.stages\.3'
     ):
