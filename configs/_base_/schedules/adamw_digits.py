@@ -1,11 +1,11 @@
-# 8 epochs of AdamW with a cosine, for a batch of 4 images: minutes on a CPU.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=2)
+# 4 epochs of AdamW with a cosine, for a batch of 4 images: minutes on a CPU.
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=8, T_max=8, eta_min=0.0, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=4, T_max=4, eta_min=0.0, convert_to_iter_based=True),
 ]
 
 optim_wrapper = dict(
