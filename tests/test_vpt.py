@@ -185,3 +185,9 @@ def test_a_block_that_could_not_hand_prompts_on_is_refused_before_the_model_chan
     with pytest.raises(ValueError, match=r'No host describes layers\.2, a '):
         mmpeft.inject(backbone, SHALLOW)
     assert not isinstance(backbone.layers[0], mmpeft.hosts.Host)
+
+
+def test_it_exports_with_any_number_of_images():
+    layer, x = VPT(16, (8, 8)).eval(), torch.zeros(5, 1, 16)
+    exported = torch.export.export(layer, (x[:2],), dynamic_shapes=({0: torch.export.Dim('images', max=64)},)).module()
+    assert torch.equal(exported(x), layer(x))

@@ -66,4 +66,4 @@ class VPT(nn.Module):
         nn.init.uniform_(self.prompts, -self.bound, self.bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(self.prompts.expand(len(x), -1, -1), self.dropout, self.training).to(x.dtype)
+        return F.dropout(self.prompts.expand(x.shape[0], -1, -1), self.dropout, self.training).to(x.dtype)
