@@ -15,7 +15,6 @@ from tiny import MONA, SWIN, VIT, wrapped
 from tiny_data import tool
 
 import mmpeft
-from mmpeft.mm import merging
 from mmpeft.mm.merging import merge_checkpoint
 
 METHODS = {
@@ -283,13 +282,3 @@ def test_a_config_without_adapters_has_nothing_to_merge(files, tmp_path):
     text = Path(files[0]).read_text().replace('mmpeft.AdaptedBackbone', 'SwinTransformer')
     (tmp_path / 'plain.py').write_text(text)
     assert 'has no adapters' in error_of(f'{tmp_path}/plain.py', files[1], f'{tmp_path}/merged.pth')
-
-
-def test_an_interrupted_write_leaves_nothing_behind(tmp_path):
-    def fail(file):
-        file.write(b'half')
-        raise OSError('disk full')
-
-    with pytest.raises(OSError, match='disk full'):
-        merging._write(tmp_path / 'merged.pth', fail)
-    assert list(tmp_path.iterdir()) == []

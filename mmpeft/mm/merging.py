@@ -1,11 +1,10 @@
 """Merge a checkpoint: fold its adapters into the base, and write a config of the stock model beside it."""
 
 import copy
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -13,6 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmpeft.files import write_atomically
 from mmpeft.freeze import adapted_backbones
 from mmpeft.merge import MergeReport, merge
 from mmpeft.mm.backbone import NAMED, wrapper_form
@@ -84,8 +84,8 @@ def merge_checkpoint(config: str, checkpoint: str, out: str, *, cfg_options: Map
     text = cfg.pretty_text
     state = _fitted(model.state_dict(), text, report.options)
     meta = {**loaded.get('meta', {}), 'cfg': text}
-    _write(paths[0], lambda file: torch.save(dict(meta=meta, state_dict=state), file))
-    _write(paths[1], lambda file: file.write(text.encode()))
+    write_atomically(paths[0], lambda file: torch.save(dict(meta=meta, state_dict=state), file))
+    write_atomically(paths[1], lambda file: file.write(text.encode()))
     return Merged(*paths, cfg.default_scope, report, tuple(_still_ours(cfg)))
 
 
@@ -186,17 +186,3 @@ def _fitted(state: dict[str, Tensor], text: str, options: tuple[str, ...]) -> di
             state[name] = torch.zeros_like(expected[name])
     model.load_state_dict(state, strict=True)
     return state
-
-
-def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file so that it is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with temporary.open('wb') as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
