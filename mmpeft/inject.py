@@ -194,7 +194,8 @@ def _check_fit(cls: type[nn.Module], name: str, site: str, sizes: dict) -> None:
         raise ValueError(f'{cls.__name__} needs the grid of its tokens, which is not known at the leaf site {site!r}.')
     if site == 'input' and 'input' not in cls.sites:
         raise ValueError(f"{cls.__name__} has no tokens to give, and the site 'input' takes nothing else.")
-    if 'channel_axis' in sizes and not _wanted(cls, dict(channel_axis=sizes['channel_axis'])):
+    takes_maps = 'channel_axis' in inspect.signature(cls).parameters or site in getattr(cls, 'convolutions', ())
+    if 'channel_axis' in sizes and not takes_maps:
         raise ValueError(f'{cls.__name__} works on tokens, and {name} is a convolution, whose output is a map.')
 
 

@@ -16,7 +16,7 @@ OPTIONS = {
     'Mona': dict(bottleneck=4, dropout=0.0),
     'CVPT': dict(num_prompts=3, dropout=0.0),
     'VPT': dict(num_prompts=3, dropout=0.0),
-    'LoRA': dict(rank=2),
+    'LoRA': dict(rank=2, targets=('q', 'v', 'patch_embed')),
     'Adapter': dict(bottleneck=4, dropout=0.0),
     'AdaptFormer': dict(bottleneck=4, dropout=0.0),
     'LoRand': dict(kernel=2, branches=2),

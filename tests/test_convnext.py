@@ -19,6 +19,7 @@ METHODS = {
     'SSF': dict(type='SSF'),
     'SSF everywhere': EVERYWHERE,
     'LoRA': dict(type='LoRA', rank=2, targets=('fc1', 'fc2')),
+    'LoRA of the patches': dict(type='LoRA', rank=2, targets=('patch_embed',)),
 }
 NO_LINEAR_LAYER = ('convolutions', 'LoRA')
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}

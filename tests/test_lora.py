@@ -1,8 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import convnext, mmseg_vit, swin
 from torch import nn
 
+import mmpeft
+from mmpeft.hosts import adapt, adapters_of
 from mmpeft.methods.lora import LoRA
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
@@ -76,6 +79,51 @@ def test_a_linear_layer_takes_it_up(dtype, targets, bias):
     assert relative_error(folded, linear(x) + layer(x)) < TOLERANCE[dtype]
 
 
+CONVOLUTIONS = {
+    'patches': dict(stride=3),
+    'without bias': dict(stride=3, bias=False),
+    'stride and padding': dict(stride=2, padding=(1, 2)),
+    'reflection': dict(padding=1, padding_mode='reflect'),
+    'dilation': dict(dilation=2, padding='same'),
+    'groups': dict(groups=2),
+}
+
+
+@pytest.mark.parametrize('dtype', TOLERANCE)
+@pytest.mark.parametrize('case', CONVOLUTIONS)
+def test_a_convolution_changes_by_the_product_as_its_kernel_and_takes_it_up(dtype, case):
+    options = CONVOLUTIONS[case]
+    conv, x = nn.Conv2d(4, 6, 3, dtype=dtype, **options), torch.randn(2, 4, 11, 9, dtype=dtype)
+    changed = nn.Conv2d(4, 6, 3, dtype=dtype, **options)
+    layer = spread(LoRA(conv.weight[0].numel(), 6, rank=2, alpha=3, targets=None)).to(dtype)
+    changed.load_state_dict(
+        {**conv.state_dict(), 'weight': conv.weight + 1.5 * (layer.lora_B @ layer.lora_A).view_as(conv.weight)}
+    )
+    folded = layer.fold(conv.weight, conv.bias)
+    adapt(conv)
+    conv.adapters['patch_embed'] = layer
+    assert relative_error(conv(x), changed(x)) < TOLERANCE[dtype]
+    assert relative_error(changed._conv_forward(x, *folded), conv(x)) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize('build, values', [(swin, 3 * 4 * 4), (mmseg_vit, 3 * 8 * 8), (convnext, 3 * 4 * 4)])
+def test_the_patch_embedding_has_the_rank_that_was_asked_for(build, values):
+    backbone = build()
+    mmpeft.inject(backbone, dict(type='LoRA', rank=3, targets=['patch_embed']))
+    (layer,) = (adapter for _, adapter in adapters_of(backbone))
+    channels = 16 if build is mmseg_vit else 8
+    assert {name: tuple(p.shape) for name, p in layer.named_parameters()} == {
+        'lora_A': (3, values),
+        'lora_B': (channels, 3),
+    }
+
+
+def test_the_patch_embedding_is_left_alone_by_default():
+    backbone = swin()
+    mmpeft.inject(backbone, dict(type='LoRA', rank=2))
+    assert {place.rpartition('.')[2] for place, _ in adapters_of(backbone)} == {'qkv'}
+
+
 def test_folding_keeps_the_dtype_of_the_weight_and_the_bias_as_it_is():
     linear = nn.Linear(4, 12, dtype=torch.bfloat16)
     weight, bias = LoRA(4, 12, rank=2).fold(linear.weight, linear.bias)
@@ -91,11 +139,12 @@ def test_places_of_targets():
         'fc1': {'targets': None},
     }
     assert LoRA.places({'targets': ['fc2'], 'alpha': 2}) == {'fc2': {'targets': None, 'alpha': 2}}
+    assert LoRA.places({'targets': ['patch_embed']}) == {'patch_embed': {'targets': None}}
 
 
 @pytest.mark.parametrize('targets', [('head',), (), 'proj', None])
 def test_places_of_unknown_targets_are_an_error(targets):
-    with pytest.raises(ValueError, match='targets .*q, k, v, proj, fc1, fc2, got'):
+    with pytest.raises(ValueError, match='targets .*q, k, v, proj, fc1, fc2, patch_embed, got'):
         LoRA.places({'targets': targets})
 
 

@@ -10,7 +10,7 @@ from mmpeft.merge import MergeReport
 FOLDING = {
     'SSF': dict(type='SSF'),
     'LoRA': dict(type='LoRA', rank=2, targets=('q', 'v')),
-    'LoRA everywhere': dict(type='LoRA', rank=2, targets=('q', 'k', 'proj', 'fc1', 'fc2')),
+    'LoRA everywhere': dict(type='LoRA', rank=2, targets=('q', 'k', 'proj', 'fc1', 'fc2', 'patch_embed')),
     'BitFit': dict(type='BitFit'),
     'NormTuning': dict(type='NormTuning'),
     'Partial': dict(type='Partial'),

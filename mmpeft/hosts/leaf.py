@@ -35,8 +35,17 @@ class LayerNorm(Leaf):
 
 
 class Conv2d(Leaf):
-    """``nn.Conv2d``: the channels of its output are axis 1."""
+    """``nn.Conv2d``: the channels of its output are axis 1.
+
+    An adapter beside it gives a change of its kernel, which goes over the map with the same stride and padding.
+    """
 
     @staticmethod
     def sizes(module: nn.Conv2d, site: str) -> dict[str, int]:
-        return dict(dim=module.out_channels, channel_axis=1)
+        window, channels = module.weight[0].numel(), module.out_channels
+        return dict(dim=channels, channel_axis=1, in_features=window, out_features=channels)
+
+    def run(self, adapter: nn.Module, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+        if adapter.beside:
+            return self._conv_forward(x, adapter.delta().view_as(self.weight), None)
+        return super().run(adapter, x, hw_shape)

@@ -1,4 +1,4 @@
-"""LoRA: low-rank changes of linear layers."""
+"""LoRA: low-rank changes of linear layers, and of the convolution that embeds patches."""
 
 import math
 
@@ -7,16 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PARTS = ('q', 'k', 'v')
-LEAVES = ('proj', 'fc1', 'fc2')
+LEAVES = ('proj', 'fc1', 'fc2', 'patch_embed')
 
 
 class LoRA(nn.Module):
     """Compute the low-rank change of a linear layer from the layer's input, ``alpha / rank * (x A^T) B^T``.
 
-    In a fused projection each target has an A and a B of its own, and the other parts change by zero.
+    In a fused projection each target has an A and a B of its own, and the other parts change by zero. The kernel of a
+    convolution is the linear layer of one window, a row for each output channel: its change is ``delta`` in that shape.
 
     Args:
-        in_features: Channels that the linear layer reads.
+        in_features: Channels that the linear layer reads; of a convolution, the values of a window.
         out_features: Channels that it returns.
         rank: Rank of the change, of each target.
         alpha: The change is scaled by ``alpha / rank``.
@@ -29,9 +30,12 @@ class LoRA(nn.Module):
         ValueError: A size or an option is out of range, or out_features cannot be split into three parts.
 
     Source: Hu et al. 2021, arXiv:2106.09685; defaults as in the baseline of Yin et al. 2024, arXiv:2408.08345.
+        A convolution is changed as in the authors' loralib, except that the rank is ``rank`` itself. loralib multiplies
+        it by the width of the kernel; on three colours that takes more parameters than the kernel from rank 3 on.
     """
 
     sites = ('qkv',)
+    convolutions = ('patch_embed',)
     needs_grid = False
     needs_attention = False
     beside = True
@@ -71,7 +75,7 @@ class LoRA(nn.Module):
     def places(options: dict) -> dict[str, dict]:
         """The sites that ``targets`` names, each with the options of the layer there.
 
-        q, k and v are parts of the site ``qkv``; ``proj``, ``fc1`` and ``fc2`` are sites themselves.
+        q, k and v are parts of the site ``qkv``; ``proj``, ``fc1``, ``fc2`` and ``patch_embed`` are sites themselves.
 
         Raises:
             ValueError: A target is unknown, or there is none.
@@ -96,11 +100,14 @@ class LoRA(nn.Module):
     def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of a layer that computes what the given one and this LoRA beside it compute.
 
-        Shape: ``(out_features, in_features), (out_features) -> (out_features, in_features), (out_features)``
+        Shape: ``(out_features, ...), (out_features) -> (out_features, ...), (out_features)``
         """
+        return (weight + self.delta().view_as(weight)).to(weight.dtype), bias
+
+    def delta(self) -> Tensor:
+        """The change of the weight, ``alpha / rank * B A``. Shape: ``(out_features, in_features)``."""
         downs, ups = self.lora_A.split(self.rank), (self.lora_B * self.scaling).chunk(sum(self.enabled))
-        delta = self._gather([up @ down for down, up in zip(downs, ups, strict=True)], dim=0)
-        return (weight + delta).to(weight.dtype), bias
+        return self._gather([up @ down for down, up in zip(downs, ups, strict=True)], dim=0)
 
     def _gather(self, changes: list[Tensor], dim: int) -> Tensor:
         """The changes of the enabled parts in their places along ``dim``, with zeros for the others."""
