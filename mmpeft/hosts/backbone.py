@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpeft.hosts.host import Host, adapters_of, hidden_adapters
+from mmpeft.hosts.modes import eval_frozen_parts
 from mmpeft.start import draw
 
 MM_INITIALISERS = 'mmengine.model.weight_init'
@@ -22,9 +23,10 @@ class Backbone(Host):
     ``fresh`` matches the names of base parameters that no pretrained file holds. ``missing`` names the other base
     parameters that were never given a value; a backbone adapted from Python is taken as it is and misses none.
     ``adapter_methods`` holds the configs of the injected methods.
+    ``eval_frozen`` keeps the parts in which no base parameter trains in eval mode, from the next ``train()`` on.
     """
 
-    state = ('adapter_methods', 'missing', 'allow_random_base', '_adapters_loaded', '_ready')
+    state = ('adapter_methods', 'missing', 'allow_random_base', 'eval_frozen', '_adapters_loaded', '_ready')
     places: dict[str, str] = {}
     block = r'(?!)'
     bias_options: dict[str, str] = {}
@@ -32,6 +34,7 @@ class Backbone(Host):
     adapter_methods: tuple[dict, ...] = ()
     missing: frozenset[str] = frozenset()
     allow_random_base = False
+    eval_frozen = False
     _adapters_loaded = False
     _ready = False
 
@@ -56,6 +59,13 @@ class Backbone(Host):
         """Ask for every base parameter: training is refused until loaded files have filled them."""
         with hidden_adapters(self):
             self.missing = frozenset(n for n, _ in self.named_parameters() if not re.fullmatch(self.fresh, n))
+
+    def train(self, mode: bool = True) -> 'Backbone':
+        """As the stock class, some of which return None; ``eval_frozen`` then has its way."""
+        super().train(mode)
+        if mode and self.eval_frozen:
+            eval_frozen_parts(self, self.block)
+        return self
 
     def forward(self, x: Tensor, *args, **kwargs):
         if self.training and not self._ready and torch.is_grad_enabled():

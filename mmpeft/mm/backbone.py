@@ -22,11 +22,17 @@ LENDERS = {
 NAMED = {f'{method}{stock}': (method, stock) for method, stock in product(('Mona', 'SSF', 'CVPT'), LENDERS)}
 
 
-def adapt_backbone(backbone: nn.Module, method: Mapping | Sequence[Mapping], allow_random_base: bool = False) -> None:
+def adapt_backbone(
+    backbone: nn.Module,
+    method: Mapping | Sequence[Mapping],
+    allow_random_base: bool = False,
+    eval_frozen: bool = False,
+) -> None:
     """Inject ``method`` into a backbone that mm has just built, freeze it, and ask for its base weights."""
     inject(backbone, method)
     backbone.expect_base()
     backbone.allow_random_base = allow_random_base
+    backbone.eval_frozen = eval_frozen
     freeze(backbone)
 
 
@@ -35,6 +41,7 @@ def build_adapted_backbone(
     backbone: dict,
     method: Mapping | Sequence[Mapping],
     allow_random_base: bool = False,
+    eval_frozen: bool = False,
     init_cfg: dict | None = None,
     pretrained: str | None = None,
 ) -> nn.Module:
@@ -44,6 +51,8 @@ def build_adapted_backbone(
         backbone: Config of a stock backbone; its type is looked up in the default scope, as everywhere in mm.
         method: What to inject, as for ``mmpeft.inject``.
         allow_random_base: Train even if the base was never given weights.
+        eval_frozen: Keep what is frozen in eval mode during training: dropout and drop path are off in every block
+            in which no base parameter trains. Adapters train as ever.
         init_cfg: Goes to the backbone, over an ``init_cfg`` of its own.
         pretrained: Goes to the backbone, as mmseg's segmentors set it.
 
@@ -57,11 +66,16 @@ def build_adapted_backbone(
     backbone.update({key: ConfigDict(init_cfg) for key in ('init_cfg',) if init_cfg is not None})
     backbone.update({key: pretrained for key in ('pretrained',) if pretrained is not None})
     built = MMENGINE_MODELS.build(backbone)
-    adapt_backbone(built, method, allow_random_base)
+    adapt_backbone(built, method, allow_random_base, eval_frozen)
     return built
 
 
-def wrap_backbone(model: ConfigDict, method: Mapping | Sequence[Mapping], allow_random_base: bool = False) -> None:
+def wrap_backbone(
+    model: ConfigDict,
+    method: Mapping | Sequence[Mapping],
+    allow_random_base: bool = False,
+    eval_frozen: bool = False,
+) -> None:
     """Turn the backbone of a model config into an ``mmpeft.AdaptedBackbone`` around it, in place.
 
     Raises:
@@ -72,9 +86,8 @@ def wrap_backbone(model: ConfigDict, method: Mapping | Sequence[Mapping], allow_
     if str(model.backbone.get('type')).startswith('mmpeft.'):
         raise ValueError(f'The backbone is {model.backbone.type} already; remove the adapter hook or the wrapper.')
     wrapped = dict(type='mmpeft.AdaptedBackbone', method=method, backbone=model.pop('backbone'))
-    if allow_random_base:
-        wrapped['allow_random_base'] = True
-    model.backbone = ConfigDict(wrapped)
+    flags = dict(allow_random_base=allow_random_base, eval_frozen=eval_frozen)
+    model.backbone = ConfigDict(wrapped, **{key: True for key, value in flags.items() if value})
 
 
 def wrapper_form(name: str, config: Mapping) -> dict:
@@ -95,7 +108,7 @@ def wrapper_form(name: str, config: Mapping) -> dict:
             "mmengine.registry.init_default_scope('mmdet') first, or use mmpeft.AdaptedBackbone with a scoped type."
         )
     options = {key: config[key] for key in options_of(method) if key in config}
-    outer = {key: config[key] for key in ('allow_random_base',) if key in config}
+    outer = {key: config[key] for key in ('allow_random_base', 'eval_frozen') if key in config}
     inner = {key: value for key, value in config.items() if key not in (*options, *outer)}
     owner = LENDERS[stock].get(scope.scope_name, scope.scope_name)
     return dict(method=dict(type=method, **options), backbone=dict(inner, type=f'{owner}.{stock}'), **outer)

@@ -107,6 +107,7 @@ class AdapterHook(AdapterReportHook):
     Args:
         method: What to inject, as for ``mmpeft.inject``.
         allow_random_base: Train even if the base was never given weights.
+        eval_frozen: Keep what is frozen in eval mode during training, as for ``mmpeft.AdaptedBackbone``.
 
     Raises:
         RuntimeError: The Runner is a FlexibleRunner, has no config, or was handed an optimizer that is built.
@@ -114,13 +115,15 @@ class AdapterHook(AdapterReportHook):
 
     priority = 'HIGHEST'
 
-    def __init__(self, method: Mapping | Sequence[Mapping], allow_random_base: bool = False) -> None:
+    def __init__(
+        self, method: Mapping | Sequence[Mapping], allow_random_base: bool = False, eval_frozen: bool = False
+    ) -> None:
         self.method = method
-        self.allow_random_base = allow_random_base
+        self.flags = dict(allow_random_base=allow_random_base, eval_frozen=eval_frozen)
 
     def rewrite(self, cfg: Config) -> None:
         """Give ``cfg`` the wrapper form: an adapted backbone, and the report in place of this hook."""
-        wrap_backbone(cfg.model, self.method, self.allow_random_base)
+        wrap_backbone(cfg.model, self.method, **self.flags)
         cfg.custom_hooks[adapter_hooks_in(cfg)[0]] = ConfigDict(type='mmpeft.AdapterReportHook')
 
     def before_run(self, runner: Runner) -> None:
@@ -129,7 +132,7 @@ class AdapterHook(AdapterReportHook):
             return
         training = isinstance(runner.optim_wrapper, OptimWrapper)
         self._check(runner, model, training)
-        adapt_backbone(model.backbone, self.method, self.allow_random_base)
+        adapt_backbone(model.backbone, self.method, **self.flags)
         runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
         if training:
             self._rebuild_optimizer(runner)
@@ -161,8 +164,9 @@ class AdapterHook(AdapterReportHook):
 class _MethodHook(AdapterHook):
     """An ``AdapterHook`` for the method of its name, whose options are arguments of the hook itself."""
 
-    def __init__(self, allow_random_base: bool = False, **options) -> None:
-        super().__init__(dict(type=type(self).__name__.removesuffix('Hook'), **options), allow_random_base)
+    def __init__(self, allow_random_base: bool = False, eval_frozen: bool = False, **options) -> None:
+        method = dict(type=type(self).__name__.removesuffix('Hook'), **options)
+        super().__init__(method, allow_random_base, eval_frozen)
 
 
 @HOOKS.register_module()
