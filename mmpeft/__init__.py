@@ -1,17 +1,36 @@
-"""Parameter-efficient fine-tuning of frozen Swin backbones for dense prediction."""
+"""Parameter-efficient fine-tuning of frozen Swin and ViT backbones for dense prediction."""
 
 from mmpeft import methods
+from mmpeft.adapter_file import (
+    AdapterFileError,
+    BaseNotFoundError,
+    DamagedFileError,
+    UnknownVersionError,
+    WrongBaseError,
+    WrongModelError,
+)
+from mmpeft.checkpoint import load_adapters, save_adapters
+from mmpeft.fingerprint import fingerprint
 from mmpeft.freeze import count_parameters, freeze, is_adapter, trained_names
 from mmpeft.inject import inject
 from mmpeft.merge import merge
 
 __version__ = '0.1.0'
 __all__ = [
+    'AdapterFileError',
+    'BaseNotFoundError',
+    'DamagedFileError',
+    'UnknownVersionError',
+    'WrongBaseError',
+    'WrongModelError',
     'count_parameters',
+    'fingerprint',
     'freeze',
     'inject',
     'is_adapter',
+    'load_adapters',
     'merge',
     'methods',
+    'save_adapters',
     'trained_names',
 ]

@@ -103,6 +103,12 @@ def options_of(name: str) -> list[str]:
     return [option for option in inspect.signature(METHODS[name]).parameters if option not in SIZES]
 
 
+def full_options(config: Mapping) -> dict:
+    """The config of one method with the defaults of the options that it leaves out."""
+    parameters = inspect.signature(METHODS[config['type']]).parameters
+    return {name: parameters[name].default for name in options_of(config['type'])} | dict(config)
+
+
 def _check_backbone(backbone: nn.Module) -> None:
     if isinstance(backbone, Backbone):
         types = ', '.join(config['type'] for config in backbone.adapter_methods)

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from mmpeft.freeze import adapted_backbones
 from mmpeft.hosts import Backbone, Host, adapters_of
+from mmpeft.hosts.backbone import LOAD_HOOK
 from mmpeft.methods import METHODS
+from mmpeft.report import listed
 
 
 @dataclass(frozen=True)
@@ -35,19 +37,15 @@ class MergeReport:
     def __str__(self) -> str:
         lines = [f'{len(self.folded)} adapters were folded into the base.']
         if self.kept:
-            lines.append(f'{len(self.kept)} adapters stay, because no layer can take them: {_listed(self.kept)}.')
+            lines.append(f'{len(self.kept)} adapters stay, because no layer can take them: {listed(self.kept)}.')
         if self.new_biases:
             lines.append(
-                f'{_listed(self.new_biases)} had no bias to take the shift and got one: to load there, a stock '
+                f'{listed(self.new_biases)} had no bias to take the shift and got one: to load there, a stock '
                 f'backbone has to be built with {" and ".join(f"{option}=True" for option in self.options)}.'
             )
         if self.is_stock:
             lines.append('The model is a stock model.')
         return ' '.join(lines)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return f'{names[0]} and {len(names) - 1} more' if len(names) > 1 else names[0]
 
 
 @torch.no_grad()
@@ -161,4 +159,5 @@ def _restore_class(module: Host) -> None:
     del module.adapters
     for attribute in module.state:
         vars(module).pop(attribute, None)
+    module._load_state_dict_post_hooks.pop(LOAD_HOOK, None)
     module.__class__ = module.stock

@@ -1,6 +1,7 @@
 """What was inserted where and what trains, as a table."""
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -78,3 +79,8 @@ def report(backbone: nn.Module) -> Report:
         for name, size in sizes.items()
     )
     return Report(parts, count_parameters(backbone))
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of ``names`` and how many more there are."""
+    return f'{names[0]} and {len(names) - 1} more' if len(names) > 1 else names[0]

@@ -6,7 +6,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / 'mmpeft'
-ORDER = ['files', 'sites', 'start', 'methods', 'hosts', 'freeze', 'report', 'inject', 'merge', 'registry', 'demo', 'mm']
+ORDER = [
+    'files',
+    'sites',
+    'start',
+    'methods',
+    'hosts',
+    'freeze',
+    'report',
+    'inject',
+    'merge',
+    'fingerprint',
+    'adapter_file',
+    'checkpoint',
+    'registry',
+    'demo',
+    'mm',
+]
 FREE = ['__init__', 'torchvision_ops']
 MM = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmrotate')
 FILES = sorted(ROOT.rglob('*.py'))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,27 +15,52 @@ MM_INITIALISERS = 'mmengine.model.weight_init'
 MM_CHECKPOINTING = 'mmengine.runner.activation_checkpointing'
 
 
+LOAD_HOOK = 'mmpeft'
+
+
+def _forget_base(backbone: 'Backbone', incompatible: Any) -> None:
+    """Take what an adapter file leaves to the base out of the missing keys that the loader is about to report."""
+    incompatible.missing_keys[:] = [n for n in incompatible.missing_keys if n not in backbone._names_not_in_file]
+    backbone._names_not_in_file = frozenset()
+
+
 class Backbone(Host):
     """Mixin placed before a stock backbone class.
 
     ``places`` gives for each site of this kind of backbone a pattern that the full names of its owners match, and
     ``block`` the pattern of its blocks.
     ``bias_options`` gives for names of biases that may be absent the option of the stock class that makes them.
-    ``fresh`` matches the names of base parameters that no pretrained file holds. ``missing`` names the other base
-    parameters that were never given a value; a backbone adapted from Python is taken as it is and misses none.
-    ``adapter_methods`` holds the configs of the injected methods.
+    ``fresh`` matches the names of base parameters that no pretrained file holds, and ``tables`` those of positions,
+    which stock code resizes to the input of the task. ``missing`` names the base parameters, fresh ones aside, that
+    were never given a value; a backbone adapted from Python is taken as it is and misses none. ``find_base`` then
+    looks for the base of an adapter file. ``adapter_methods`` holds the configs of the injected methods, and
+    ``digests`` those digests of base tensors that were computed.
     ``eval_frozen`` keeps the parts in which no base parameter trains in eval mode, from the next ``train()`` on.
     """
 
-    state = ('adapter_methods', 'missing', 'allow_random_base', 'eval_frozen', '_adapters_loaded', '_ready')
+    state = (
+        'adapter_methods',
+        'missing',
+        'allow_random_base',
+        'eval_frozen',
+        'find_base',
+        'digests',
+        '_names_not_in_file',
+        '_adapters_loaded',
+        '_ready',
+    )
     places: dict[str, str] = {}
     block = r'(?!)'
     bias_options: dict[str, str] = {}
     fresh = r'(?!)'
+    tables = r'(.*\.)?(relative_position_bias_table|absolute_pos_embed|pos_embed)'
     adapter_methods: tuple[dict, ...] = ()
     missing: frozenset[str] = frozenset()
     allow_random_base = False
     eval_frozen = False
+    find_base: Callable[['Backbone', Any], None] | None = None
+    digests: dict[str, tuple[int, str]] | None = None
+    _names_not_in_file: frozenset[str] = frozenset()
     _adapters_loaded = False
     _ready = False
 
@@ -139,17 +165,26 @@ class Backbone(Host):
                 super().apply(fn)
         return self
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args, **kwargs):
+        adapter_file = local_metadata.get('mmpeft')
+        if adapter_file is not None:
+            adapter_file.check_backbone(self, prefix)
+            self._names_not_in_file = frozenset(prefix + name for name in self.state_dict()) - state_dict.keys()
+            self._load_state_dict_post_hooks[LOAD_HOOK] = _forget_base
         sizes = {name: parameter.shape for name, parameter in self.named_parameters()}
         # mmpretrain renames the keys of old files only where `self.__class__` is its own Swin.
         adapted_class, self.__class__ = self.__class__, self.stock
         try:
-            self._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+            self._load_from_state_dict(state_dict, prefix, local_metadata, *args, **kwargs)
         finally:
             self.__class__ = adapted_class
         filled = {name for name, size in sizes.items() if getattr(state_dict.get(prefix + name), 'shape', None) == size}
         self.missing = self.missing - filled
         self._adapters_loaded |= any('adapters' in name.split('.') for name in filled)
+
+    def __reduce__(self):
+        blank, classes, content = super().__reduce__()
+        return blank, classes, {name: value for name, value in content.items() if name != 'digests'}
 
     def _freeze_stages(self) -> None:
         """Freeze the stages that ``frozen_stages`` names, adapters excepted."""

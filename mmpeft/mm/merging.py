@@ -19,6 +19,7 @@ from mmpeft.mm.backbone import NAMED, wrapper_form
 from mmpeft.mm.checkpoints import check_file, checkpoints_as_data
 from mmpeft.mm.checks import UserError, read_config, register_library
 from mmpeft.mm.config import inject_at_build
+from mmpeft.report import listed
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,10 @@ def _load_whole(model: nn.Module, state: Mapping[str, Tensor], path: str) -> Non
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise UserError(f'{path} is of another model: {str(error).splitlines()[-1].strip()}') from error
-    differences = [f'lacks {_listed(missing)}'] if missing else []
-    differences += [f'has {_listed(unexpected)} besides'] if unexpected else []
+    differences = [f'lacks {listed(missing)}'] if missing else []
+    differences += [f'has {listed(unexpected)} besides'] if unexpected else []
     if differences:
         raise UserError(f'{path} is of another model than the config: it {" and ".join(differences)}.')
-
-
-def _listed(names: list[str]) -> str:
-    return f'{names[0]} and {len(names) - 1} more' if len(names) > 1 else names[0]
 
 
 def _rewrite(cfg: Config, methods: tuple[dict, ...], options: tuple[str, ...]) -> None:

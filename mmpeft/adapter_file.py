@@ -1,0 +1,177 @@
+"""The format of adapter files: safetensors with metadata that is checked before anybody relies on it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmpeft.files import write_atomically
+from mmpeft.fingerprint import combined
+
+FORMAT = 1
+KEY = 'mmpeft'
+
+
+class AdapterFileError(ValueError):
+    """An adapter file cannot be used; nothing was changed."""
+
+
+class DamagedFileError(AdapterFileError):
+    """The file is cut off, altered, or no adapter file."""
+
+
+class UnknownVersionError(AdapterFileError):
+    """The file was written in a format that this version does not know."""
+
+
+class WrongModelError(AdapterFileError):
+    """The file is of a model with other adapters, tensors or shapes."""
+
+
+class WrongBaseError(AdapterFileError):
+    """The file was trained on another base."""
+
+
+class BaseNotFoundError(AdapterFileError):
+    """The base that the file was trained on was given neither by the config nor where the file says."""
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """What an adapter file says of itself.
+
+    Attributes:
+        methods: The configs of the injected methods, with every option.
+        host: The qualified name of the stock backbone's class.
+        backbone: The name of the backbone in the model; empty if it is the model.
+        digests: A digest for each frozen tensor of the base, by its name in the backbone.
+        base: The path or URL that the base was loaded from, if it is known.
+        classes: The names of the task's classes.
+        palette: A colour (red, green, blue) for each class.
+        version: The version of mmpeft that wrote the file.
+    """
+
+    methods: list[dict]
+    host: str
+    backbone: str
+    digests: dict[str, str]
+    base: str | None = None
+    classes: list[str] | None = None
+    palette: list[list[int]] | None = None
+    version: str = ''
+
+    @property
+    def fingerprint(self) -> str:
+        """One hash over the base."""
+        return combined(self.digests)
+
+
+def write_file(path: Path, info: AdapterInfo, tensors: Mapping[str, Tensor]) -> None:
+    """Write an adapter file, atomically."""
+    from safetensors.torch import save
+
+    text = json.dumps(asdict(info), sort_keys=True)
+    metadata = {'format': 'pt', KEY: text, f'{KEY}_format': str(FORMAT), f'{KEY}_checksum': _checksum(text, tensors)}
+    content = save(dict(tensors), metadata)
+    write_atomically(path, lambda file: file.write(content))
+
+
+def read_file(path: Path) -> tuple[AdapterInfo, dict[str, Tensor]]:
+    """Read an adapter file and check that not one bit of it has changed.
+
+    Raises:
+        AdapterFileError: It is missing, damaged, of an unknown version, or no adapter file.
+    """
+    metadata, tensors = read_safetensors(path)
+    if KEY not in metadata:
+        raise DamagedFileError(f'{path} is no adapter file: its metadata does not name mmpeft.')
+    version = metadata.get(f'{KEY}_format')
+    if version != str(FORMAT):
+        raise UnknownVersionError(f'{path} is of format {version!r:.40}; this version of mmpeft reads format {FORMAT}.')
+    if metadata.get(f'{KEY}_checksum') != _checksum(metadata[KEY], tensors):
+        raise DamagedFileError(f'{path} is damaged: its checksum is not that of its content.')
+    return _parse(metadata[KEY], path), tensors
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a safetensors file.
+
+    Raises:
+        DamagedFileError: It is missing, cut off, or of another kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise DamagedFileError(f'No file {path}.')
+    try:
+        with safe_open(path, framework='pt') as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise DamagedFileError(f'{path} is not a whole safetensors file: {error}') from error
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the metadata and of the names, dtypes, shapes and bytes of the tensors."""
+    hashed = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        hashed.update(f'\n{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
+        hashed.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return hashed.hexdigest()
+
+
+def _parse(text: str, path: Path) -> AdapterInfo:
+    """The metadata, each field of the right type.
+
+    Raises:
+        DamagedFileError: It is no JSON, or a field is missing, unknown or of another type.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f'{path} has metadata that is no JSON: {error}') from error
+    names = {field.name for field in fields(AdapterInfo)}
+    if not isinstance(values, dict) or values.keys() != names:
+        raise DamagedFileError(f'{path} has metadata other than {", ".join(sorted(names))}.')
+    for name, is_right in CHECKS.items():
+        if not is_right(values[name]):
+            raise DamagedFileError(f'{path} has metadata whose {name} is {values[name]!r:.80}.')
+    return AdapterInfo(**values)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _list_of(is_right: Any, value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_right, value))
+
+
+def _is_colour(value: Any) -> bool:
+    return _list_of(lambda v: type(v) is int and 0 <= v < 256, value) and len(value) == 3
+
+
+def _is_place(value: Any) -> bool:
+    """A URL, or a path that does not leave the folder it is looked up in."""
+    if not _is_text(value) or '\0' in value:
+        return False
+    if '://' in value:
+        return value.startswith(('https://', 'http://'))
+    return not Path(value).is_absolute() and '..' not in Path(value).parts
+
+
+CHECKS = dict(
+    methods=lambda value: bool(value) and _list_of(lambda v: isinstance(v, dict) and _is_text(v.get('type')), value),
+    host=_is_text,
+    backbone=_is_text,
+    digests=lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+    base=lambda value: value is None or _is_place(value),
+    classes=lambda value: value is None or _list_of(_is_text, value),
+    palette=lambda value: value is None or _list_of(_is_colour, value),
+    version=_is_text,
+)

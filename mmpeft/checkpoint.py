@@ -1,0 +1,247 @@
+"""Save what training changed, and load it into a model of the same base after checking that it is."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmpeft.adapter_file import (
+    AdapterInfo,
+    BaseNotFoundError,
+    WrongBaseError,
+    WrongModelError,
+    read_file,
+    write_file,
+)
+from mmpeft.fingerprint import base_names, combined, digests
+from mmpeft.freeze import adapted_backbones, is_adapter
+from mmpeft.hosts import Backbone, qualified_name
+from mmpeft.inject import full_options
+from mmpeft.methods.tuning import NORMS
+from mmpeft.report import listed
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter file that was read and found whole; it belongs to no model yet."""
+
+    path: str
+    info: AdapterInfo
+    tensors: dict[str, Tensor]
+
+    @property
+    def base_names(self) -> frozenset[str]:
+        """The names in the backbone of the base's tensors, which the file does not hold."""
+        return frozenset(self.info.digests)
+
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a model that the file is not of.
+
+        Raises:
+            AdapterFileError: With what the file holds and what the model expects.
+        """
+        name, backbone = adapted_backbone(model)
+        if name != self.info.backbone:
+            raise WrongModelError(
+                f'{self.path} is of a model whose backbone is named {self.info.backbone!r}; in {type(model).__name__} '
+                f'it is {name!r}. Pass the whole model if the file is of one.'
+            )
+        self._check_methods(backbone)
+        self._check_tensors(model, '')
+        self._check_base(backbone)
+
+    def check_backbone(self, backbone: Backbone, prefix: str) -> None:
+        """As ``check_model``, for a backbone alone whose tensors have names that begin with ``prefix``."""
+        self._check_methods(backbone)
+        self._check_tensors(backbone, prefix)
+        self._check_base(backbone)
+
+    def _check_methods(self, backbone: Backbone) -> None:
+        host, methods = qualified_name(backbone.stock), _described(backbone)
+        if self.info.host != host:
+            raise WrongModelError(f'{self.path} is of adapters in a {self.info.host}; this backbone is a {host}.')
+        if self.info.methods != methods:
+            raise WrongModelError(f'{self.path} is of {self.info.methods}; this backbone carries {methods}.')
+
+    def _check_tensors(self, module: nn.Module, prefix: str) -> None:
+        found = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+        expected = tensors_to_save(module, module.state_dict())
+        lacking, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+        differences = [f'lacks {listed(lacking)}'] if lacking else []
+        differences += [f'has {listed(extra)} besides'] if extra else []
+        differences += [
+            f'has {name} of shape {tuple(found[name].shape)}, and the model one of {tuple(tensor.shape)}'
+            for name, tensor in expected.items()
+            if name in found and found[name].shape != tensor.shape
+        ][:3]
+        if differences:
+            raise WrongModelError(f'{self.path} is of another model than this one: it {", and ".join(differences)}.')
+
+    def _check_base(self, backbone: Backbone) -> None:
+        if backbone.missing and backbone.find_base is not None:
+            backbone.find_base(backbone, self)
+        if backbone.missing & base_names(backbone):
+            raise BaseNotFoundError(
+                f'The base of {self.path} (fingerprint {self.info.fingerprint[:12]}) is not in the model: '
+                f'{listed(sorted(backbone.missing))} have no pretrained values. The file says that it is '
+                f'{self.info.base or "at no known place"}; load it first.'
+            )
+        self.check_digests(backbone)
+
+    def check_digests(self, backbone: Backbone) -> None:
+        """Refuse a base other than the one that the file was trained on.
+
+        Raises:
+            WrongBaseError: With both fingerprints and the names of the tensors that differ.
+        """
+        own = digests(backbone)
+        if own == self.info.digests:
+            return
+        names = sorted(own.keys() | self.info.digests.keys())
+        other = [name for name in names if own.get(name) != self.info.digests.get(name)]
+        raise WrongBaseError(
+            f'{self.path} was trained on another base: its fingerprint is {self.info.fingerprint[:12]}, and that of '
+            f'this backbone {combined(own)[:12]}. {len(other)} of {len(names)} tensors differ: {listed(other)}. '
+            f'The file says that its base is {self.info.base or "at no known place"}.'
+        )
+
+
+def read_adapters(path: str | Path) -> AdapterFile:
+    """Read an adapter file without a model to load it into.
+
+    Raises:
+        AdapterFileError: It is missing, damaged, of an unknown version, or no adapter file.
+    """
+    path = Path(path).expanduser()
+    return AdapterFile(str(path), *read_file(path))
+
+
+def save_adapters(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    dataset_meta: Mapping | None = None,
+    base: str | None = None,
+) -> None:
+    """Write what training changed in ``model`` to a ``.safetensors`` file, atomically.
+
+    The file holds all that is not the frozen base: adapters, trained tensors of the base, output norms, tables of
+    positions, and the neck and heads with their buffers.
+
+    Args:
+        model: An adapted backbone, or a whole model with one.
+        path: The file to write.
+        overwrite: Replace a file that exists.
+        dataset_meta: ``classes`` and ``palette`` of the task; by default ``model.dataset_meta``, if there is one.
+        base: Where the base comes from, for whoever loads the file; by default the file of the backbone's ``init_cfg``.
+
+    Raises:
+        FileExistsError: The file exists, and ``overwrite`` is not set.
+        ValueError: No method was injected into ``model``, or the file has another ending.
+    """
+    path = Path(path).expanduser()
+    if path.suffix != '.safetensors':
+        raise ValueError(f'An adapter file ends in .safetensors, got {path}.')
+    if path.exists() and not overwrite:
+        raise FileExistsError(f'{path} exists; pass overwrite=True to replace it.')
+    write_adapters(path, model, model.state_dict(), dataset_meta or getattr(model, 'dataset_meta', None), base)
+
+
+def write_adapters(
+    path: Path, model: nn.Module, state: Mapping[str, Tensor], dataset_meta: Mapping | None, base: str | None
+) -> None:
+    """Write those tensors of ``state``, a state dict of ``model``, that are not its frozen base."""
+    from mmpeft import __version__
+
+    name, backbone = adapted_backbone(model)
+    info = AdapterInfo(
+        methods=_described(backbone),
+        host=qualified_name(backbone.stock),
+        backbone=name,
+        digests=digests(backbone),
+        base=_portable(base or _source_of(backbone)),
+        version=__version__,
+        **_task(dataset_meta or {}),
+    )
+    write_file(path, info, {key: _own(tensor) for key, tensor in tensors_to_save(model, state).items()})
+
+
+def load_adapters(model: nn.Module, path: str | Path) -> AdapterInfo:
+    """Load an adapter file into ``model``, after checking that it is whole, of this model and of this base.
+
+    Args:
+        model: A model with the same adapters on the same base.
+        path: A file of ``save_adapters``.
+
+    Returns:
+        What the file says of itself.
+
+    Raises:
+        AdapterFileError: The file is refused, and the model is as it was.
+    """
+    file = read_adapters(path)
+    file.check_model(model)
+    model.load_state_dict(file.tensors, strict=False)
+    return file.info
+
+
+def adapted_backbone(model: nn.Module) -> tuple[str, Backbone]:
+    """The one adapted backbone of ``model`` and its name.
+
+    Raises:
+        ValueError: There is none, or more than one.
+    """
+    found = adapted_backbones(model)
+    if len(found) != 1:
+        names = f': {", ".join(found)}' if found else '; call mmpeft.inject on its backbone first'
+        raise ValueError(f'{type(model).__name__} has {len(found)} adapted backbones{names}. A file is of one.')
+    return next(iter(found.items()))
+
+
+def tensors_to_save(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the tensors of ``model`` that an adapter file holds: all but the frozen base and its constants."""
+    left_out = set()
+    for name, backbone in adapted_backbones(model).items():
+        left_out |= {f'{name}.{leaf}'.lstrip('.') for leaf in base_names(backbone) | _constants(backbone)}
+    return {name: tensor for name, tensor in state.items() if name not in left_out}
+
+
+def _constants(backbone: Backbone) -> set[str]:
+    """The buffers of a backbone that nothing changes: indices and the like, not the statistics of norms."""
+    owners = {name: module for name, module in backbone.named_modules() if not isinstance(module, NORMS)}
+    names = {f'{owner}.{leaf}'.lstrip('.') for owner, module in owners.items() for leaf in module._buffers}
+    return {name for name in names if not is_adapter(name)}
+
+
+def _described(backbone: Backbone) -> list[dict]:
+    """The methods of a backbone with every option, as they come back from JSON."""
+    return json.loads(json.dumps([full_options(config) for config in backbone.adapter_methods]))
+
+
+def _source_of(backbone: Backbone) -> str | None:
+    config = getattr(backbone, 'init_cfg', None) or {}
+    return config.get('checkpoint') if isinstance(config, Mapping) else None
+
+
+def _task(dataset_meta: Mapping) -> dict[str, Any]:
+    """The classes and the palette, as they come back from JSON; a palette may be the name of one."""
+    classes, palette = dataset_meta.get('classes'), dataset_meta.get('palette')
+    colours = None if palette is None or isinstance(palette, str) else [[int(c) for c in colour] for colour in palette]
+    return dict(classes=None if classes is None else [str(name) for name in classes], palette=colours)
+
+
+def _portable(place: str | None) -> str | None:
+    """A URL or relative path as it is, of any other path the name alone: it means nothing on another machine."""
+    if place is None or '://' in place:
+        return place
+    path = PurePath(place)
+    return path.name if path.is_absolute() or '..' in path.parts else str(path)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor with memory of its own: some heads share a layer, and safetensors refuses shared memory."""
+    return tensor.detach().cpu().contiguous().clone()

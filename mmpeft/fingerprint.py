@@ -1,0 +1,60 @@
+"""The fingerprint of a base: digests of the pretrained tensors that stay frozen."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mmpeft.freeze import is_adapter, trained_names
+from mmpeft.hosts import Backbone
+
+DIGEST_LENGTH = 16
+
+
+def base_names(backbone: Backbone) -> set[str]:
+    """The names of the parameters that a pretrained file gives and training leaves alone.
+
+    Not among them are what the methods train, the output norms, and the tables of positions, which a task may have
+    resized.
+    """
+    names = {name for name, _ in backbone.named_parameters() if not is_adapter(name)} - trained_names(backbone)
+    return {name for name in names if not re.fullmatch(f'{backbone.fresh}|{backbone.tables}', name)}
+
+
+def digests(backbone: Backbone) -> dict[str, str]:
+    """A digest of each tensor that ``base_names`` names, computed once and kept until the tensor is written to.
+
+    Values are taken as fp32, so that the dtype in which a base is held makes no difference.
+    """
+    kept = backbone.digests = backbone.digests or {}
+    for name in base_names(backbone):
+        tensor = backbone.get_parameter(name)
+        if name not in kept or kept[name][0] != tensor._version:
+            kept[name] = tensor._version, digest(tensor)
+    return {name: kept[name][1] for name in sorted(base_names(backbone))}
+
+
+@torch.no_grad()
+def digest(tensor: Tensor) -> str:
+    """The start of the SHA-256 of a tensor's shape and of its values as little-endian fp32."""
+    values = tensor.float().cpu().contiguous().numpy().astype('<f4', copy=False)
+    hashed = hashlib.sha256(f'{tuple(tensor.shape)}'.encode())
+    hashed.update(values.reshape(-1).view('u1'))
+    return hashed.hexdigest()[:DIGEST_LENGTH]
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """One hash over the names and digests of the frozen base of an adapted backbone, as 64 hexadecimal digits.
+
+    Raises:
+        ValueError: No method was injected into ``backbone``.
+    """
+    return combined(digests(backbone))
+
+
+def combined(parts: Mapping[str, str]) -> str:
+    """One hash over digests by name."""
+    lines = ''.join(f'{name} {parts[name]}\n' for name in sorted(parts))
+    return hashlib.sha256(lines.encode()).hexdigest()
