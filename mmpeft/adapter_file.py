@@ -81,13 +81,12 @@ def write_file(path: Path, info: AdapterInfo, tensors: Mapping[str, Tensor]) -> 
     write_atomically(path, lambda file: file.write(content))
 
 
-def read_file(path: Path) -> tuple[AdapterInfo, dict[str, Tensor]]:
-    """Read an adapter file and check that not one bit of it has changed.
+def parse(path: str | Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> AdapterInfo:
+    """What a safetensors file says of itself as an adapter file, if not one bit of it has changed.
 
     Raises:
-        AdapterFileError: It is missing, damaged, of an unknown version, or no adapter file.
+        AdapterFileError: It is damaged, of an unknown version, or no adapter file.
     """
-    metadata, tensors = read_safetensors(path)
     if KEY not in metadata:
         raise DamagedFileError(f'{path} is no adapter file: its metadata does not name mmpeft.')
     version = metadata.get(f'{KEY}_format')
@@ -95,7 +94,7 @@ def read_file(path: Path) -> tuple[AdapterInfo, dict[str, Tensor]]:
         raise UnknownVersionError(f'{path} is of format {version!r:.40}; this version of mmpeft reads format {FORMAT}.')
     if metadata.get(f'{KEY}_checksum') != _checksum(metadata[KEY], tensors):
         raise DamagedFileError(f'{path} is damaged: its checksum is not that of its content.')
-    return _parse(metadata[KEY], path), tensors
+    return _info(metadata[KEY], path)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -125,7 +124,7 @@ def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     return hashed.hexdigest()
 
 
-def _parse(text: str, path: Path) -> AdapterInfo:
+def _info(text: str, path: str | Path) -> AdapterInfo:
     """The metadata, each field of the right type.
 
     Raises:

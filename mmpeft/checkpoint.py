@@ -13,7 +13,8 @@ from mmpeft.adapter_file import (
     BaseNotFoundError,
     WrongBaseError,
     WrongModelError,
-    read_file,
+    parse,
+    read_safetensors,
     write_file,
 )
 from mmpeft.fingerprint import base_names, combined, digests
@@ -33,9 +34,8 @@ class AdapterFile:
     tensors: dict[str, Tensor]
 
     @property
-    def base_names(self) -> frozenset[str]:
-        """The names in the backbone of the base's tensors, which the file does not hold."""
-        return frozenset(self.info.digests)
+    def _place(self) -> str:
+        return self.info.base or 'at no known place'
 
     def check_model(self, model: nn.Module) -> None:
         """Refuse a model that the file is not of.
@@ -83,11 +83,12 @@ class AdapterFile:
     def _check_base(self, backbone: Backbone) -> None:
         if backbone.missing and backbone.find_base is not None:
             backbone.find_base(backbone, self)
-        if backbone.missing & base_names(backbone):
+        missing = sorted(backbone.missing & base_names(backbone))
+        if missing:
             raise BaseNotFoundError(
                 f'The base of {self.path} (fingerprint {self.info.fingerprint[:12]}) is not in the model: '
-                f'{listed(sorted(backbone.missing))} have no pretrained values. The file says that it is '
-                f'{self.info.base or "at no known place"}; load it first.'
+                f'{listed(missing)} have no pretrained values. The file says that it is {self._place}; put it there, '
+                "or name it by backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
             )
         self.check_digests(backbone)
 
@@ -105,7 +106,7 @@ class AdapterFile:
         raise WrongBaseError(
             f'{self.path} was trained on another base: its fingerprint is {self.info.fingerprint[:12]}, and that of '
             f'this backbone {combined(own)[:12]}. {len(other)} of {len(names)} tensors differ: {listed(other)}. '
-            f'The file says that its base is {self.info.base or "at no known place"}.'
+            f'The file says that its base is {self._place}.'
         )
 
 
@@ -116,7 +117,8 @@ def read_adapters(path: str | Path) -> AdapterFile:
         AdapterFileError: It is missing, damaged, of an unknown version, or no adapter file.
     """
     path = Path(path).expanduser()
-    return AdapterFile(str(path), *read_file(path))
+    metadata, tensors = read_safetensors(path)
+    return AdapterFile(str(path), parse(path, metadata, tensors), tensors)
 
 
 def save_adapters(
@@ -223,8 +225,7 @@ def _described(backbone: Backbone) -> list[dict]:
 
 
 def _source_of(backbone: Backbone) -> str | None:
-    config = getattr(backbone, 'init_cfg', None) or {}
-    return config.get('checkpoint') if isinstance(config, Mapping) else None
+    return (backbone.pretrained_cfg or {}).get('checkpoint')
 
 
 def _task(dataset_meta: Mapping) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What every adapted backbone keeps true while mm builds, initialises, loads, freezes and trains it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -132,8 +132,14 @@ class Backbone(Host):
 
     def _drawable(self) -> bool:
         """Whether stock code may fill the base: not if it would draw over the only copy of it."""
-        configs = self.init_cfg if isinstance(self.init_cfg, list | tuple) else [self.init_cfg or {}]
-        return bool(self.missing) or any(str(config.get('type')).startswith('Pretrained') for config in configs)
+        return bool(self.missing) or self.pretrained_cfg is not None
+
+    @property
+    def pretrained_cfg(self) -> Mapping | None:
+        """The part of ``init_cfg`` that names a file with weights for the base, if there is one."""
+        config = getattr(self, 'init_cfg', None)
+        configs = config if isinstance(config, list | tuple) else [config or {}]
+        return next((config for config in configs if str(config.get('type')).startswith('Pretrained')), None)
 
     def init_weights(self) -> None:
         """Fill the base as the stock class does and put the adapters back to their starting values.

@@ -11,6 +11,7 @@ from torch import nn
 
 from mmpeft.freeze import freeze
 from mmpeft.inject import inject, options_of
+from mmpeft.mm.base import find_base
 from mmpeft.registry import MODELS
 
 # Whose backbone a scope uses where it has none of its own.
@@ -31,6 +32,7 @@ def adapt_backbone(
     """Inject ``method`` into a backbone that mm has just built, freeze it, and ask for its base weights."""
     inject(backbone, method)
     backbone.expect_base()
+    backbone.find_base = find_base
     backbone.allow_random_base = allow_random_base
     backbone.eval_frozen = eval_frozen
     freeze(backbone)

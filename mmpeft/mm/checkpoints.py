@@ -19,7 +19,6 @@ from mmengine.config import Config
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
-from mmengine.runner import checkpoint as stock
 
 from mmpeft.mm.checks import UserError, find_key
 
@@ -28,36 +27,34 @@ STATISTICS = ('min', 'max', 'current', 'mean')
 
 
 @contextmanager
-def checkpoints_as_data(cfg: Config) -> Iterator[None]:
+def checkpoints_as_data(cfg: Config | None = None) -> Iterator[None]:
     """While it lasts, mmengine and the libraries on it read every checkpoint as data only.
 
     Args:
-        cfg: The config in use; errors name its keys.
+        cfg: The config in use, if there is one; errors name its keys.
     """
 
     def load_from_local(filename: str, map_location: Any = None) -> dict:
         return read_checkpoint(filename, map_location)
 
     def load_from_http(filename: str, map_location: Any = None, **_: Any) -> dict:
-        return read_checkpoint(download(filename, find_key(cfg.model, filename, 'model')), map_location)
+        key = None if cfg is None else find_key(cfg.model, filename, 'model')
+        return read_checkpoint(download(filename, key), map_location)
 
     # Whatever else calls torch.load, mmengine's other schemes included, is held to the same.
-    before = os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD')
+    before, schemes = os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD'), dict(CheckpointLoader._schemes)
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
-    _register(load_from_local, load_from_http)
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
     try:
         yield
     finally:
-        _register(stock.load_from_local, stock.load_from_http)
+        CheckpointLoader._schemes.clear()
+        CheckpointLoader._schemes.update(schemes)
         if before is None:
             del os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD']
         else:
             os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = before
-
-
-def _register(local: Any, http: Any) -> None:
-    CheckpointLoader.register_scheme('', local, force=True)
-    CheckpointLoader.register_scheme(('http://', 'https://'), http, force=True)
 
 
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict:
@@ -99,18 +96,20 @@ def check_file(path: str | Path) -> None:
         raise UserError(f'{path} is no checkpoint: its first bytes are {start!r}, and torch.save writes no such file.')
 
 
-def check_resumable(path: str | Path) -> None:
-    """Refuse to resume from a file that holds weights only.
+def check_resumable(path: str | Path) -> dict:
+    """The contents of a checkpoint from which a run can go on; a file that holds weights only is refused.
 
     Raises:
         UserError: The file cannot be read, or lacks what a run needs to go on.
     """
-    missing = [key for key in RESUME_KEYS if key not in read_checkpoint(path)]
+    checkpoint = read_checkpoint(path)
+    missing = [key for key in RESUME_KEYS if key not in checkpoint]
     if missing:
         raise UserError(
             f'{path} holds no {", ".join(missing)}: training cannot go on from it. '
             f'To start from its weights, use --cfg-options load_from={path}.'
         )
+    return checkpoint
 
 
 def download(url: str, key: str | None = None) -> Path:

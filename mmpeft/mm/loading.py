@@ -1,25 +1,45 @@
-"""Teach mmengine's checkpoint loader safetensors files."""
+"""Teach mmengine's checkpoint loader safetensors files, adapter files among them."""
 
-import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
 
 from mmengine.runner.checkpoint import CheckpointLoader
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+
+from mmpeft.adapter_file import KEY, AdapterInfo, parse, read_safetensors
+from mmpeft.checkpoint import AdapterFile
 
 
 @CheckpointLoader.register_scheme(prefixes=r'(?!https?://).*\.safetensors$')
-def load_from_safetensors(filename: str, map_location: str | None = None) -> dict[str, dict[str, Tensor]]:
+def load_from_safetensors(filename: str, map_location: str | None = None) -> dict[str, Any]:
     """Read a local safetensors file as mmengine reads a checkpoint.
+
+    An adapter file rides along in the state dict's metadata to the adapted backbone that is to take it: there it is
+    checked, and the base loaded if nobody has done so.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not a safetensors file, or it is cut off.
+        AdapterFileError: It is cut off or damaged, or of another kind.
     """
-    path = os.path.expanduser(filename)
-    if not os.path.isfile(path):
+    path = Path(filename).expanduser()
+    if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist.')
-    try:
-        with safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
-            return {'state_dict': {name: file.get_tensor(name) for name in file.keys()}}
-    except SafetensorError as error:
-        raise ValueError(f'{path} is not a whole safetensors file: {error}') from error
+    metadata, tensors = read_safetensors(path)
+    state = OrderedDict((name, tensor.to(map_location or 'cpu')) for name, tensor in tensors.items())
+    if KEY not in metadata:
+        return dict(state_dict=state)
+    info = parse(path, metadata, tensors)
+    state._metadata = OrderedDict({info.backbone: {KEY: AdapterFile(str(path), info, tensors)}})
+    return dict(state_dict=state, meta=_meta(info))
+
+
+def adapter_file_in(checkpoint: dict[str, Any]) -> AdapterFile | None:
+    """The adapter file that a loaded checkpoint came from, if it came from one."""
+    metadata = getattr(checkpoint.get('state_dict'), '_metadata', {})
+    return next((entry[KEY] for entry in metadata.values() if KEY in entry), None)
+
+
+def _meta(info: AdapterInfo) -> dict[str, Any]:
+    """The classes and colours under the names by which mm's inference APIs look for them."""
+    task = dict(classes=info.classes and tuple(info.classes), palette=info.palette and [*map(tuple, info.palette)])
+    return dict(dataset_meta={name: value for name, value in task.items() if value}) if info.classes else {}
