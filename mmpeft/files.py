@@ -38,3 +38,15 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Delete what processes that died while they wrote files of ``pattern`` left in ``folder``.
+
+    Args:
+        folder: Where nobody else is writing such files now.
+        pattern: A glob pattern for the names of the files themselves.
+    """
+    for path in folder.glob(f'.{pattern}.*'):
+        if path.suffix[1:].isdigit():
+            path.unlink(missing_ok=True)

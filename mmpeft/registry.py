@@ -7,11 +7,11 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import Registry
 
 
-def _child(parent: Registry, location: str) -> Registry:
-    return Registry(parent.name, parent=parent, scope='mmpeft', locations=[location])
+def _child(parent: Registry, *locations: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope='mmpeft', locations=list(locations))
 
 
 MODELS = _child(MMENGINE_MODELS, 'mmpeft.mm.backbone')
-HOOKS = _child(MMENGINE_HOOKS, 'mmpeft.mm.hooks')
+HOOKS = _child(MMENGINE_HOOKS, 'mmpeft.mm.hooks', 'mmpeft.mm.checkpoint_hook', 'mmpeft.mm.resume_hook')
 DATASETS = _child(MMENGINE_DATASETS, 'mmpeft.mm.datasets')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'mmpeft.mm.optim')

@@ -1,6 +1,7 @@
 """Edits of a config before a Runner is built from it."""
 
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import CheckpointHook
 
 from mmpeft.mm.hooks import adapter_hooks_in
 from mmpeft.registry import HOOKS
@@ -24,6 +25,19 @@ def add_report_hook(cfg: Config) -> None:
     backbone = cfg.model.get('backbone') or {}
     if not str(backbone.get('type')).startswith('mmpeft.'):
         return
+    _list_hook(cfg, 'mmpeft.AdapterReportHook')
+
+
+def use_exact_resume(cfg: Config) -> None:
+    """Replace mmengine's CheckpointHook in ``cfg``, with its options, and list ``mmpeft.ExactResumeHook``."""
+    cfg.default_hooks = cfg.get('default_hooks') or {}
+    hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    if hook is not None and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
+        hook.type = 'mmpeft.CheckpointHook'
+    _list_hook(cfg, 'mmpeft.ExactResumeHook')
+
+
+def _list_hook(cfg: Config, name: str) -> None:
     cfg.custom_hooks = cfg.get('custom_hooks') or []
-    if not any(hook.get('type') == 'mmpeft.AdapterReportHook' for hook in cfg.custom_hooks):
-        cfg.custom_hooks.append(ConfigDict(type='mmpeft.AdapterReportHook'))
+    if not any(hook.get('type') == name for hook in cfg.custom_hooks):
+        cfg.custom_hooks.append(ConfigDict(type=name))

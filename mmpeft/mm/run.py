@@ -14,7 +14,8 @@ from mmengine.runner import Runner
 
 from mmpeft.mm.checkpoints import check_file, check_resumable, checkpoints_as_data
 from mmpeft.mm.checks import UserError, check_data, check_device, evaluators, read_config, register_library
-from mmpeft.mm.config import add_report_hook, inject_at_build
+from mmpeft.mm.config import add_report_hook, inject_at_build, use_exact_resume
+from mmpeft.mm.resume import check_same_methods, find_resumable
 
 Options = Mapping[str, Any]
 
@@ -36,7 +37,7 @@ def train(
         work_dir: Where logs and checkpoints go.
         amp: Train in mixed precision.
         auto_scale_lr: Scale the learning rate with the batch, as the config's ``auto_scale_lr`` says.
-        resume: A checkpoint to go on from, or ``auto`` for the last one in the work dir, if there is one.
+        resume: A checkpoint to go on from, or ``auto`` for the newest whole one in the work dir, if there is one.
         cfg_options: Keys of the config to override.
         launcher: What started several processes: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
@@ -48,17 +49,11 @@ def train(
         _use_amp(cfg)
     if auto_scale_lr:
         _scale_lr(cfg)
-    if resume == 'auto':
-        cfg.resume, cfg.load_from = True, None
-    elif resume is not None:
-        if '://' not in resume:
-            check_resumable(resume)
-        cfg.resume, cfg.load_from = True, resume
-    elif cfg.get('load_from') and '://' not in cfg.load_from:
-        check_file(cfg.load_from)
+    _set_start(cfg, resume)
     check_device(cfg)
     check_data(cfg, 'train', *(['val'] if cfg.get('val_cfg') else []))
     add_report_hook(cfg)
+    use_exact_resume(cfg)
     with checkpoints_as_data(cfg):
         runner = _build(cfg)
         runner.train()
@@ -125,6 +120,22 @@ def _prepare(config: str, work_dir: str | None, options: Options | None, launche
         cfg.work_dir = work_dir or os.path.join('work_dirs', Path(config).stem)
     inject_at_build(cfg)
     return cfg
+
+
+def _set_start(cfg: Config, resume: str | None) -> None:
+    """Let ``cfg`` say what to go on from, or else what to start from."""
+    if resume is None and cfg.get('resume'):
+        resume = cfg.get('load_from') or 'auto'
+    path = find_resumable(cfg.work_dir) if resume == 'auto' else resume
+    cfg.resume = path is not None
+    if path is not None:
+        cfg.load_from = path
+    if not cfg.get('load_from') or '://' in cfg.load_from:
+        return
+    if cfg.resume:
+        check_same_methods(cfg, check_resumable(cfg.load_from))
+    else:
+        check_file(cfg.load_from)
 
 
 def _build(cfg: Config) -> Runner:

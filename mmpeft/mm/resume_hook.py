@@ -1,0 +1,141 @@
+"""What mmengine leaves out of its checkpoints, saved and put back, so that a resumed run ends with the same bits."""
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
+
+from mmpeft.mm.hooks import bare_model
+from mmpeft.mm.random_state import random_state, set_random_state
+from mmpeft.mm.resume import check_same_adapters, check_same_methods
+from mmpeft.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """Make a run that was killed and resumed end with the weights of one that was never killed, bit for bit.
+
+    Checkpoints get the states of the random number generators (Python, NumPy, torch, GPU), the seeds of the sampler
+    and of the workers, and the gradients that were accumulated and not applied yet. Validation draws from a fork of
+    the generators. A checkpoint that was written before the validation that was due is validated when it is resumed,
+    so that schedules and best checkpoints that follow the metrics go on as they would have.
+
+    Exact on the CPU for epoch loops whose checkpoints are written by epoch and that have ``persistent_workers=False``,
+    and for iteration loops with ``num_workers=0``. Elsewhere the order of random augmentations differs: workers are
+    seeded by their rank and number, not by progress. Generators are saved and put back in the first process alone.
+
+    Raises:
+        UserError: The checkpoint has other adapters than the model.
+    """
+
+    priority = 'HIGHEST'
+
+    def __init__(self) -> None:
+        self._resumed = None
+        self._outside = None  # the generators as they were before the validation that is going on
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if 'optimizer' not in checkpoint:
+            return
+        grads = {name: p.grad.cpu() for name, p in bare_model(runner).named_parameters() if p.grad is not None}
+        checkpoint['resume_state'] = dict(
+            random=self._outside or random_state(),
+            seeds=_seeds(runner.train_dataloader),
+            gradients=grads,
+            validated=self._outside is not None,
+        )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if not runner._resume:
+            return
+        check_same_methods(runner.cfg, checkpoint)
+        check_same_adapters(bare_model(runner), checkpoint)
+        self._resumed = checkpoint.get('resume_state')
+        if self._resumed is None:
+            print_log(
+                'The checkpoint was written without mmpeft.ExactResumeHook: it holds no state of the random number '
+                'generators, so the run goes on with other random numbers.',
+                'current',
+                level=logging.WARNING,
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        loader = runner.train_dataloader
+        if isinstance(runner.train_loop, IterBasedTrainLoop) and loader.generator is None:
+            # A new iterator draws a number, and a resumed loop makes one where the first run did not.
+            loader.generator = torch.Generator().manual_seed(runner.seed)
+        if self._resumed is None:
+            return
+        _set_seeds(loader, self._resumed['seeds'], runner.rank)
+        for name, parameter in bare_model(runner).named_parameters():
+            if name in self._resumed['gradients']:
+                parameter.grad = self._resumed['gradients'][name].to(parameter.device)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._go_on(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        self._go_on(runner)  # a run that was killed in its last validation trains no more
+
+    def _go_on(self, runner: Runner) -> None:
+        """Bring a resumed run to where the first one was after its checkpoint, the validation that was due included."""
+        state, self._resumed = self._resumed, None
+        if state is None:
+            return
+        if runner.rank == 0:
+            set_random_state(state['random'])
+        if not state['validated'] and _validation_is_due(runner):
+            runner.val_loop.run()
+
+    def before_val(self, runner: Runner) -> None:
+        self._outside = random_state()
+
+    def after_val(self, runner: Runner) -> None:
+        set_random_state(self._outside)
+        self._outside = None
+
+
+def _validation_is_due(runner: Runner) -> bool:
+    """What the stock loops ask after each epoch or iteration."""
+    loop = runner.train_loop
+    if runner.val_loop is None or not hasattr(loop, '_decide_current_val_interval'):
+        return False
+    loop._decide_current_val_interval()
+    by_iter = isinstance(loop, IterBasedTrainLoop)
+    done, end = (loop.iter, loop.max_iters) if by_iter else (loop.epoch, loop.max_epochs)
+    return done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
+
+
+def _seeds(loader: DataLoader) -> dict[str, Any]:
+    """The seeds from which a loader's sampler and workers draw, as far as they have any."""
+    seeds = {}
+    for sampler in _samplers(loader):
+        seeds['sampler'] = sampler.seed
+    if _seeded(loader.worker_init_fn):
+        seeds['workers'] = loader.worker_init_fn.keywords['seed']
+    return seeds
+
+
+def _set_seeds(loader: DataLoader, seeds: dict[str, Any], rank: int) -> None:
+    """Give a loader that has not begun the seeds of another; all processes share that of the sampler."""
+    if 'sampler' in seeds:
+        for sampler in _samplers(loader):
+            sampler.seed = seeds['sampler']
+    if 'workers' in seeds and _seeded(loader.worker_init_fn) and rank == 0:
+        loader.worker_init_fn = partial(loader.worker_init_fn, seed=seeds['workers'])
+
+
+def _samplers(loader: DataLoader) -> Iterator[Any]:
+    for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None), loader.batch_sampler):
+        if hasattr(sampler, 'seed'):
+            yield sampler
+
+
+def _seeded(worker_init_fn: Any) -> bool:
+    return isinstance(worker_init_fn, partial) and 'seed' in worker_init_fn.keywords
