@@ -76,6 +76,7 @@ def config_of(kind: str, method, form: str = 'wrapper', **changes) -> Config:
         dict(
             default_scope=scope,
             model=copy.deepcopy(dict(rest, backbone=backbone)),
+            default_hooks=dict(checkpoint=dict(type='mmpeft.CheckpointHook', interval=2)),
             custom_hooks=hooks,
             custom_imports=dict(imports=['mmpeft.mm'], allow_failed_imports=False),
             optim_wrapper=dict(
@@ -173,6 +174,7 @@ def test_the_written_config_is_the_stock_one_with_everything_else_as_it_was(merg
     after = Config.fromfile(merged['folder'] / 'detector, SSF' / 'merged.py')
     assert after.model.backbone == Config(SWIN)._cfg_dict
     assert after.custom_hooks == [dict(type='EMAHook')] and 'constructor' not in after.optim_wrapper
+    assert after.default_hooks.checkpoint == dict(type='CheckpointHook', interval=2)
     assert before.keys() - after.keys() == {'custom_imports'}
     for key in ('default_scope', 'test_pipeline', 'test_dataloader'):
         assert after[key] == before[key]

@@ -139,6 +139,9 @@ def _rewrite(cfg: Config, methods: tuple[dict, ...], options: tuple[str, ...]) -
     cfg.pop('custom_hooks', None)
     if hooks:
         cfg.custom_hooks = hooks
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if checkpoint.get('type') == 'mmpeft.CheckpointHook':
+        checkpoint.type = 'CheckpointHook'
     if _is_ours((cfg.get('optim_wrapper') or {}).get('constructor')):
         cfg.optim_wrapper.pop('constructor')
     _drop_imports(cfg)
