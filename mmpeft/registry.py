@@ -12,6 +12,7 @@ def _child(parent: Registry, *locations: str) -> Registry:
 
 
 MODELS = _child(MMENGINE_MODELS, 'mmpeft.mm.backbone')
-HOOKS = _child(MMENGINE_HOOKS, 'mmpeft.mm.hooks', 'mmpeft.mm.checkpoint_hook', 'mmpeft.mm.resume_hook')
+_HOOK_FILES = ('hooks', 'adapter_hook', 'checkpoint_hook', 'resume_hook')
+HOOKS = _child(MMENGINE_HOOKS, *(f'mmpeft.mm.{name}' for name in _HOOK_FILES))
 DATASETS = _child(MMENGINE_DATASETS, 'mmpeft.mm.datasets')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'mmpeft.mm.optim')

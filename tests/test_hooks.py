@@ -9,10 +9,11 @@ from mmengine.runner.checkpoint import load_checkpoint
 from tiny import MONA, SWIN, pretrained, runner_config, same, trained, weights, wrapped
 
 import mmpeft
-from mmpeft.mm.config import add_report_hook, inject_at_build
+from mmpeft.mm.config import add_companions, inject_at_build
 
 HOOK = dict(type='mmpeft.MonaHook', bottleneck=4)
 REPORT = dict(type='mmpeft.AdapterReportHook')
+COMPANIONS = [REPORT, dict(type='mmpeft.AdapterCheckpointHook')]
 AUTO_SCALE = dict(auto_scale_lr=dict(enable=True, base_batch_size=8))
 PLAIN = {}
 CASES = {
@@ -66,7 +67,7 @@ def test_the_dumped_config_and_the_one_in_the_checkpoint_rebuild_the_trained_mod
     checkpoint = torch.load(tmp_path / 'iter_4.pth', weights_only=False)
     stored = Config.fromstring(checkpoint['meta']['cfg'], '.py')
     for cfg in (dumped, stored):
-        assert cfg.custom_hooks == [REPORT]
+        assert cfg.custom_hooks == ([REPORT] if folder == 'wrapper' else COMPANIONS)
         model = MODELS.build(cfg.model)
         load_checkpoint(model, str(tmp_path / 'iter_4.pth'))
         assert same(weights(model), weights(runner.model))
@@ -208,13 +209,13 @@ def test_tools_turn_the_hook_into_the_wrapper_and_keep_other_hooks():
     other = dict(type='EMAHook')
     cfg = Config(dict(model=dict(backbone=SWIN), custom_hooks=[other, dict(HOOK, priority='LOW')]))
     inject_at_build(cfg)
-    assert cfg.model.backbone == wrapped() and cfg.custom_hooks == [other, REPORT]
-    add_report_hook(cfg)
-    assert cfg.custom_hooks == [other, REPORT]
+    assert cfg.model.backbone == wrapped() and cfg.custom_hooks == [other, *COMPANIONS]
+    add_companions(cfg)
+    assert cfg.custom_hooks == [other, *COMPANIONS]
 
 
-def test_tools_add_the_report_to_adapted_backbones_alone():
+def test_tools_add_the_report_and_the_adapter_files_to_adapted_backbones_alone():
     adapted, plain = Config(dict(model=dict(backbone=wrapped()))), Config(dict(model=dict(backbone=SWIN)))
-    add_report_hook(adapted)
-    add_report_hook(plain)
-    assert adapted.custom_hooks == [REPORT] and 'custom_hooks' not in plain
+    add_companions(adapted)
+    add_companions(plain)
+    assert adapted.custom_hooks == COMPANIONS and 'custom_hooks' not in plain

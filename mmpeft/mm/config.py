@@ -3,7 +3,7 @@
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 
-from mmpeft.mm.hooks import adapter_hooks_in
+from mmpeft.mm.hooks import COMPANIONS, adapter_hooks_in
 from mmpeft.registry import HOOKS
 
 
@@ -20,12 +20,13 @@ def inject_at_build(cfg: Config) -> None:
         HOOKS.build({key: value for key, value in hook.items() if key != 'priority'}).rewrite(cfg)
 
 
-def add_report_hook(cfg: Config) -> None:
-    """List ``mmpeft.AdapterReportHook`` in ``cfg`` if its backbone is one of mmpeft's and no hook reports on it."""
+def add_companions(cfg: Config) -> None:
+    """List the hooks that report and that write adapter files in ``cfg``, if its backbone is one of mmpeft's."""
     backbone = cfg.model.get('backbone') or {}
     if not str(backbone.get('type')).startswith('mmpeft.'):
         return
-    _list_hook(cfg, 'mmpeft.AdapterReportHook')
+    for name in COMPANIONS:
+        _list_hook(cfg, name)
 
 
 def use_exact_resume(cfg: Config) -> None:

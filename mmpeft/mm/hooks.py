@@ -6,20 +6,27 @@ from collections.abc import Mapping, Sequence
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 
 from mmpeft.freeze import adapted_backbones, count_parameters, is_adapter
 from mmpeft.mm.backbone import adapt_backbone, wrap_backbone
+from mmpeft.mm.loading import adapter_file_in
 from mmpeft.registry import HOOKS
 from mmpeft.report import report
 
+# What an adapter hook does beside adapting the model, as hooks of their own.
+COMPANIONS = ('mmpeft.AdapterReportHook', 'mmpeft.AdapterCheckpointHook')
+
 
 def bare_model(runner: Runner) -> nn.Module:
-    """The runner's model without its distributed wrapper."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    """The runner's model without wrappers for several processes or for test-time augmentation."""
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
@@ -34,10 +41,16 @@ class AdapterReportHook(Hook):
 
     Before training: the optimizer must hold every trainable parameter, at a learning rate above zero. At the first
     update: every trainable parameter must have got a gradient; for one of the backbone its lack is an error, for
-    another a warning, because some heads leave a branch out in some iterations.
+    another a warning, because some heads leave a branch out in some iterations. An adapter file that is loaded must
+    be of the whole model.
     """
 
     priority = 'NORMAL'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        file = adapter_file_in(checkpoint)
+        if file is not None:
+            file.check_model(bare_model(runner))
 
     def before_train(self, runner: Runner) -> None:
         model = bare_model(runner)
@@ -102,7 +115,8 @@ class AdapterHook(AdapterReportHook):
     model is built. In a stock Runner it happens in ``before_run``, ahead of every other hook: the model is unwrapped,
     adapted, frozen and wrapped again, and what was built for the old model (optimizer wrapper, scaled learning rate,
     schedulers) is built anew. Both train to the same weights. The Runner's config is rewritten and dumped again, so
-    that it rebuilds the adapted model wherever it is read.
+    that it rebuilds the adapted model wherever it is read. The report of ``AdapterReportHook`` and the adapter files of
+    ``AdapterCheckpointHook`` are included.
 
     Args:
         method: What to inject, as for ``mmpeft.inject``.
@@ -122,9 +136,10 @@ class AdapterHook(AdapterReportHook):
         self.flags = dict(allow_random_base=allow_random_base, eval_frozen=eval_frozen)
 
     def rewrite(self, cfg: Config) -> None:
-        """Give ``cfg`` the wrapper form: an adapted backbone, and the report in place of this hook."""
+        """Give ``cfg`` the wrapper form: an adapted backbone, and the hooks that this one stands for in its place."""
         wrap_backbone(cfg.model, self.method, **self.flags)
-        cfg.custom_hooks[adapter_hooks_in(cfg)[0]] = ConfigDict(type='mmpeft.AdapterReportHook')
+        position = adapter_hooks_in(cfg)[0]
+        cfg.custom_hooks[position : position + 1] = [ConfigDict(type=name) for name in COMPANIONS]
 
     def before_run(self, runner: Runner) -> None:
         model = bare_model(runner)
@@ -133,9 +148,11 @@ class AdapterHook(AdapterReportHook):
         training = isinstance(runner.optim_wrapper, OptimWrapper)
         self._check(runner, model, training)
         adapt_backbone(model.backbone, self.method, **self.flags)
-        runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
+        if is_model_wrapper(runner.model):
+            runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), runner.model.module)
         if training:
             self._rebuild_optimizer(runner)
+            runner.register_hook(dict(type='mmpeft.AdapterCheckpointHook'))
         self.rewrite(runner.cfg)
         runner.dump_config()
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmpeft.mm.checkpoints import check_file, check_resumable, checkpoints_as_data
 from mmpeft.mm.checks import UserError, check_data, check_device, evaluators, read_config, register_library
-from mmpeft.mm.config import add_report_hook, inject_at_build, use_exact_resume
+from mmpeft.mm.config import add_companions, inject_at_build, use_exact_resume
+from mmpeft.mm.hooks import bare_model
+from mmpeft.mm.loading import adapter_file_in
 from mmpeft.mm.resume import check_same_methods, find_resumable
 
 Options = Mapping[str, Any]
@@ -52,7 +53,7 @@ def train(
     _set_start(cfg, resume)
     check_device(cfg)
     check_data(cfg, 'train', *(['val'] if cfg.get('val_cfg') else []))
-    add_report_hook(cfg)
+    add_companions(cfg)
     use_exact_resume(cfg)
     with checkpoints_as_data(cfg):
         runner = _build(cfg)
@@ -228,10 +229,10 @@ class _FitHook(Hook):
     """Refuses a checkpoint of another model, which mmengine would only log."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        if model.state_dict().keys().isdisjoint(checkpoint.get('state_dict', checkpoint)):
+        model, file = bare_model(runner), adapter_file_in(checkpoint)
+        if file is not None:
+            file.check_model(model)
+        elif model.state_dict().keys().isdisjoint(checkpoint.get('state_dict', checkpoint)):
             raise UserError(
                 f'{runner._load_from} is of another model: none of its tensors has a name that this one has.'
             )

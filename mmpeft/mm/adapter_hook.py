@@ -1,0 +1,51 @@
+"""A registered hook that writes an adapter file beside each of the newest and best checkpoints."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmpeft.checkpoint import write_adapters
+from mmpeft.mm.hooks import bare_model
+from mmpeft.registry import HOOKS
+
+BASE = 'adapter_base'
+
+
+@HOOKS.register_module()
+class AdapterCheckpointHook(Hook):
+    """Write ``adapters_last.safetensors``, and ``adapters_best_<metric>.safetensors`` where best checkpoints are kept.
+
+    They lie beside the checkpoints of the CheckpointHook, hold the weights that those hold (with an EMAHook: the
+    averaged ones), and each replaces the one before it atomically.
+    """
+
+    # After EMAHook, which exchanges the weights that are about to be saved.
+    priority = 'LOWEST'
+
+    def before_train(self, runner: Runner) -> None:
+        self._written = _announced(runner)
+        if not runner._resume:
+            runner.message_hub.update_info(BASE, runner._load_from)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        announced = _announced(runner)
+        # CheckpointHook announces a path just before it saves; the newest checkpoint may have the same one each time.
+        new = {key for key in announced if announced[key] != self._written.get(key)} or {'last_ckpt'}
+        self._written = announced
+        task, base = checkpoint['meta'].get('dataset_meta'), runner.message_hub.runtime_info.get(BASE)
+        for key in new:
+            path = Path(announced.get(key, runner.work_dir))
+            folder = path.parent if path.parent.is_dir() else Path(runner.work_dir)
+            name = 'last' if key == 'last_ckpt' else re.sub(r'_(epoch|iter)_\d+$', '', path.stem)
+            write_adapters(
+                folder / f'adapters_{name}.safetensors', bare_model(runner), checkpoint['state_dict'], task, base
+            )
+
+
+def _announced(runner: Runner) -> dict[str, str]:
+    """The paths of the newest and the best checkpoints, as CheckpointHook tells them."""
+    info = runner.message_hub.runtime_info
+    return {key: str(info[key]) for key in info if re.fullmatch(r'last_ckpt|best_ckpt.*', key)}

@@ -1,0 +1,189 @@
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmengine.runner import Runner, load_checkpoint
+from tiny import MONA, SWIN, ToyModel, pretrained, runner_config, same, trained, wrapped
+
+import mmpeft
+from mmpeft.checkpoint import read_adapters, tensors_to_save
+from mmpeft.mm.checkpoints import read_checkpoint
+from mmpeft.mm.loading import load_from_safetensors
+
+HOOK = dict(type='mmpeft.AdapterCheckpointHook')
+
+
+def config(folder, **changes):
+    """ToyModel on a pretrained Swin, a checkpoint every two iterations."""
+    backbone = wrapped(dict(pretrained(folder), type='mmdet.SwinTransformer'))
+    hooks = dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False, max_keep_ckpts=1))
+    changes = dict(default_hooks=hooks, custom_hooks=[HOOK]) | changes
+    return runner_config(changes.pop('work_dir', folder / 'work'), backbone, **changes)
+
+
+def saved(path):
+    return read_checkpoint(path)['state_dict']
+
+
+def test_an_adapter_file_lies_beside_the_last_checkpoint_and_holds_its_weights(tmp_path):
+    runner = trained(config(tmp_path))
+    file = read_adapters(tmp_path / 'work/adapters_last.safetensors')
+    assert same(file.tensors, tensors_to_save(runner.model, saved(tmp_path / 'work/iter_4.pth')))
+    assert file.info.base == 'base.pth'
+    assert sorted(path.name for path in (tmp_path / 'work').glob('*.safetensors')) == ['adapters_last.safetensors']
+
+
+def test_it_holds_the_averaged_weights_where_an_ema_hook_is_on(tmp_path):
+    runner = trained(config(tmp_path, custom_hooks=[HOOK, dict(type='EMAHook', momentum=0.3)]))
+    file = read_adapters(tmp_path / 'work/adapters_last.safetensors')
+    ema = next(hook for hook in runner.hooks if type(hook).__name__ == 'EMAHook').ema_model.module
+    assert same(file.tensors, tensors_to_save(ema, ema.state_dict()))
+    assert not same(file.tensors, tensors_to_save(runner.model, runner.model.state_dict()))
+
+
+def test_best_weights_have_a_file_of_their_own(tmp_path, monkeypatch):
+    """The score falls from validation to validation, so the first checkpoint stays the best."""
+    scores = iter([0.9, 0.1])
+    evaluator = dict(type='Evaluator', metrics=[])
+    monkeypatch.setattr('mmengine.evaluator.Evaluator.evaluate', lambda self, size: {'acc': next(scores)})
+    loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler'), dataset=dict(type='NoiseDataset'))
+    hook = dict(type='CheckpointHook', interval=2, by_epoch=False, save_best='acc', rule='greater')
+    cfg = config(
+        tmp_path,
+        default_hooks=dict(checkpoint=hook),
+        train_cfg=dict(by_epoch=False, max_iters=4, val_interval=2),
+        val_dataloader=loader,
+        val_cfg=dict(),
+        val_evaluator=evaluator,
+    )
+    monkeypatch.setattr(ToyModel, 'val_step', lambda self, data: [dict()])
+    runner = trained(cfg)
+    for name, checkpoint in (('last', 'iter_4'), ('best_acc', 'best_acc_iter_2')):
+        file = read_adapters(tmp_path / f'work/adapters_{name}.safetensors')
+        assert same(file.tensors, tensors_to_save(runner.model, saved(tmp_path / f'work/{checkpoint}.pth')))
+    assert not same(
+        read_adapters(tmp_path / 'work/adapters_last.safetensors').tensors,
+        read_adapters(tmp_path / 'work/adapters_best_acc.safetensors').tensors,
+    )
+
+
+def test_the_classes_of_the_training_data_are_in_the_file(tmp_path):
+    cfg = config(tmp_path)
+    cfg.train_dataloader.dataset.metainfo = dict(classes=('cat', 'dog'), palette=[(1, 2, 3), (4, 5, 6)])
+    trained(cfg)
+    info = read_adapters(tmp_path / 'work/adapters_last.safetensors').info
+    assert info.classes == ['cat', 'dog'] and info.palette == [[1, 2, 3], [4, 5, 6]]
+    meta = load_from_safetensors(str(tmp_path / 'work/adapters_last.safetensors'))['meta']
+    assert meta == dict(dataset_meta=dict(classes=('cat', 'dog'), palette=[(1, 2, 3), (4, 5, 6)]))
+
+
+def test_the_one_line_hook_writes_the_same_file(tmp_path):
+    trained(config(tmp_path))
+    cfg = config(tmp_path, custom_hooks=[dict(type='mmpeft.AdapterHook', method=MONA)], work_dir=str(tmp_path / 'hook'))
+    cfg.model.backbone = cfg.model.backbone.backbone
+    trained(cfg)
+    files = [read_adapters(tmp_path / folder / 'adapters_last.safetensors') for folder in ('work', 'hook')]
+    assert files[0].info == files[1].info
+    assert same(files[0].tensors, files[1].tensors)
+
+
+def test_a_whole_model_that_was_loaded_from_is_named_as_the_base(tmp_path):
+    whole = ToyModel(dict(pretrained(tmp_path), type='mmdet.SwinTransformer'))
+    torch.save(dict(state_dict=whole.state_dict()), tmp_path / 'detector.pth')
+    trained(config(tmp_path, load_from=str(tmp_path / 'detector.pth')))
+    assert read_adapters(tmp_path / 'work/adapters_last.safetensors').info.base == 'detector.pth'
+    cfg = config(tmp_path, load_from=str(tmp_path / 'work/iter_4.pth'), resume=True)
+    cfg.train_cfg.max_iters = 6
+    trained(cfg)
+    assert read_adapters(tmp_path / 'work/adapters_last.safetensors').info.base == 'detector.pth'
+
+
+# Loading without anybody having initialised the model
+
+
+def built(folder, method=MONA, **backbone):
+    cfg = config(folder)
+    cfg.model.backbone.method = method
+    cfg.model.backbone.backbone.update(backbone)
+    return MODELS.build(cfg.model).eval()
+
+
+def load(model, path):
+    """As mm's inference APIs do it."""
+    return load_checkpoint(model, str(path), map_location='cpu')
+
+
+@pytest.fixture
+def task(tmp_path):
+    """A trained model's output, and its adapter file."""
+    runner = trained(config(tmp_path))
+    x = torch.randn(2, 3, 24, 24)
+    return runner.model.eval()(x), x, tmp_path / 'work/adapters_last.safetensors'
+
+
+def test_the_base_is_loaded_although_nobody_initialises_the_model(tmp_path, task):
+    expected, x, path = task
+    model = built(tmp_path)
+    load(model, path)
+    assert torch.equal(model(x), expected)
+
+
+def test_loading_reports_no_tensor_of_the_base_as_missing(tmp_path, task, caplog, capsys):
+    load(built(tmp_path), task[2])
+    assert 'do not match' not in capsys.readouterr().out + caplog.text
+
+
+@pytest.mark.parametrize('place', ['task', 'cwd', 'hub/checkpoints'])
+def test_a_base_that_the_config_does_not_name_is_looked_for_where_the_file_says(place, tmp_path, task, monkeypatch):
+    """Beside the adapter file, in the working directory, and among the downloads."""
+    expected, x, path = task
+    for folder in ('task', 'cwd', 'hub/checkpoints'):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / 'base.pth').rename(tmp_path / place / 'base.pth')
+    path = path.rename(tmp_path / 'task' / path.name)
+    monkeypatch.chdir(tmp_path / 'cwd')
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path / 'hub'))
+    model = without_base()
+    load(model, path)
+    assert torch.equal(model(x), expected)
+
+
+def without_base():
+    """The model from a config that names no base."""
+    return MODELS.build(runner_config('', wrapped(dict(SWIN, type='mmdet.SwinTransformer'))).model).eval()
+
+
+def test_a_base_that_is_nowhere_is_an_error_that_says_where_it_was_looked_for(tmp_path, task):
+    (tmp_path / 'base.pth').unlink()
+    with pytest.raises(mmpeft.BaseNotFoundError, match='The file says that it is base.pth'):
+        load(without_base(), task[2])
+
+
+def test_a_config_with_another_base_is_refused(tmp_path, task):
+    state = saved(tmp_path / 'base.pth')
+    state['backbone.patch_embed.projection.bias'] += 0.01
+    torch.save(dict(state_dict=state), tmp_path / 'other.pth')
+    model = built(tmp_path, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth')))
+    (tmp_path / 'base.pth').unlink()
+    with pytest.raises(mmpeft.WrongBaseError, match='was trained on another base'):
+        load(model, task[2])
+
+
+def test_other_options_are_refused_by_a_stock_loader(tmp_path, task):
+    with pytest.raises(mmpeft.WrongModelError, match='this backbone carries'):
+        load(built(tmp_path, method=dict(MONA, bottleneck=2)), task[2])
+
+
+def test_a_runner_refuses_a_file_of_another_head_before_anything_changes(tmp_path, task):
+    cfg = config(tmp_path, load_from=str(task[2]), custom_hooks=[dict(type='mmpeft.AdapterReportHook')])
+    runner = Runner.from_cfg(cfg)
+    runner.model.head = torch.nn.Linear(64, 4)
+    with pytest.raises(mmpeft.WrongModelError, match='head.weight'):
+        runner.train()
+
+
+def test_training_goes_on_from_an_adapter_file(tmp_path, task):
+    cfg = config(tmp_path, load_from=str(task[2]), work_dir=str(tmp_path / 'second'))
+    cfg.optim_wrapper.optimizer.lr = 0.0
+    trained(cfg)
+    first, second = (read_adapters(path) for path in (task[2], tmp_path / 'second/adapters_last.safetensors'))
+    assert same(first.tensors, second.tensors) and first.info.digests == second.info.digests
