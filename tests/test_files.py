@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from mmpeft.files import write_atomically
+from mmpeft.files import remove_leftovers, write_atomically
 
 
 def test_a_file_is_written_with_its_folder_and_nothing_else_stays(tmp_path):
@@ -43,3 +43,10 @@ def test_content_and_name_are_flushed_to_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'fsync', lambda fd: (flushed.append(os.readlink(f'/proc/self/fd/{fd}')), flush(fd)))
     write_atomically(tmp_path / 'a.bin', lambda file: file.write(b'abc'))
     assert flushed == [str(tmp_path / f'.a.bin.{os.getpid()}'), str(tmp_path)]
+
+
+def test_what_dead_writers_left_is_removed_and_nothing_else(tmp_path):
+    for name in ('.a.pth.12', '.b.pth.old', '.a.txt.12', 'a.pth'):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path, '*.pth')
+    assert sorted(os.listdir(tmp_path)) == ['.a.txt.12', '.b.pth.old', 'a.pth']

@@ -74,7 +74,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict:
         raise UserError(
             f'{path} holds more than tensors and plain values, and no code is run from a checkpoint. {what}'
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AssertionError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, AssertionError) as error:
         raise UserError(f'{path} is damaged or no checkpoint: {(str(error) or repr(error)).splitlines()[0]}') from error
     if not _holds_weights(checkpoint):
         raise UserError(f'{path} is no checkpoint: it holds {_describe(checkpoint)} and no weights.')
