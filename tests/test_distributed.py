@@ -2,50 +2,106 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+from mmengine.registry import MODELS
 from tiny import pretrained, runner_config, same, trained, wrapped
+
+import mmpeft
+from mmpeft.checkpoint import read_adapters
 
 HOOK = dict(type='mmpeft.MonaHook', bottleneck=4, dropout=0.0)
 MONA = dict(type='Mona', bottleneck=4, dropout=0.0)
+FILES = dict(type='mmpeft.AdapterCheckpointHook')
+EMA = dict(type='EMAHook', momentum=0.3)
 WAYS = {
-    'wrapper': lambda base: dict(backbone=wrapped(base, MONA)),
+    'wrapper': lambda base: dict(backbone=wrapped(base, MONA), custom_hooks=[FILES]),
     'hook': lambda base: dict(backbone=base, custom_hooks=[HOOK]),
 }
+RUNS = [(way, ema) for way in WAYS for ema in (False, True)]
 
 
-def config(folder: Path, way: str, batch_size: int, base: dict, **changes):
+def config(folder: Path, way: str, ema: bool, batch_size: int, base: dict, **changes):
     options = WAYS[way](base)
-    cfg = runner_config(folder, options.pop('backbone'), **options, **changes)
+    options['custom_hooks'] = [*options['custom_hooks'], *[EMA] * ema]
+    name = f'{way}_ema' if ema else way
+    cfg = runner_config(folder / name, options.pop('backbone'), **options, experiment_name=f'{folder}{name}', **changes)
     cfg.train_dataloader.batch_size = batch_size
     cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
     return cfg
 
 
-def rank_main(rank: int, folder: Path, way: str, base: dict) -> None:
+def rank_main(rank: int, folder: Path, base: dict) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2')
     torch.distributed.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
     wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
-    runner = trained(config(folder / 'two', way, 1, base, launcher='pytorch', model_wrapper_cfg=wrapper))
-    torch.save(runner.model.module.state_dict(), folder / f'rank{rank}.pth')
+    own = folder / f'rank{rank}'
+    for way, ema in RUNS:
+        runner = trained(config(own, way, ema, 1, base, launcher='pytorch', model_wrapper_cfg=wrapper))
+        torch.save(runner.model.module.state_dict(), own / Path(runner.work_dir).name / 'weights.pt')
     torch.distributed.destroy_process_group()
 
 
+@pytest.fixture(scope='module')
+def ranks(tmp_path_factory):
+    """A folder with the runs of two processes, one folder each, and the base that they trained on."""
+    folder = tmp_path_factory.mktemp('ranks')
+    base = pretrained(folder)
+    mp.spawn(rank_main, args=(folder, base), nprocs=2)
+    return SimpleNamespace(folder=folder, base=base, zero=folder / 'rank0', one=folder / 'rank1')
+
+
+def close(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for name in b:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize('way', WAYS)
-def test_two_ranks_stay_equal_and_match_one_process_with_the_same_global_batch(tmp_path, way):
-    base = pretrained(tmp_path)
-    mp.spawn(rank_main, args=(tmp_path, way, base), nprocs=2)
-    ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1)]
-    assert same(*ranks)
-    one = trained(config(tmp_path / 'one', way, 2, base)).model.state_dict()
+def test_two_ranks_stay_equal_and_match_one_process_with_the_same_global_batch(tmp_path, ranks, way):
+    weights = [torch.load(folder / way / 'weights.pt') for folder in (ranks.zero, ranks.one)]
+    assert same(*weights)
+    one = trained(config(tmp_path / 'one', way, False, 2, ranks.base)).model.state_dict()
     start = trained(
-        config(tmp_path / 'start', way, 2, base, train_cfg=dict(by_epoch=False, max_iters=1))
+        config(tmp_path / 'start', way, False, 2, ranks.base, train_cfg=dict(by_epoch=False, max_iters=1))
     ).model.state_dict()
-    assert ranks[0].keys() == one.keys()
-    for name, value in one.items():
-        torch.testing.assert_close(ranks[0][name], value, rtol=1e-4, atol=1e-6)
+    close(weights[0], one)
     name = 'backbone.stages.3.blocks.0.adapters.after_ffn.up.weight'
     assert (one[name] - start[name]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize('way, ema', RUNS)
+def test_two_ranks_write_one_adapter_file_which_is_that_of_one_process(tmp_path, ranks, way, ema):
+    trained(cfg := config(tmp_path, way, ema, 2, ranks.base))
+    name = Path(cfg.work_dir).name
+    one, two = (read_adapters(folder / name / 'adapters_last.safetensors') for folder in (tmp_path, ranks.zero))
+    assert two.info == one.info
+    close(two.tensors, one.tensors)
+
+
+@pytest.mark.parametrize('way, ema', RUNS)
+def test_a_fresh_model_gives_the_outputs_of_the_checkpoint_from_the_adapter_file(tmp_path, ranks, way, ema):
+    """The checkpoint holds the averaged weights where there are any."""
+    name = Path(config(tmp_path, way, ema, 2, ranks.base).work_dir).name
+    checkpoint = torch.load(ranks.zero / name / 'iter_4.pth', weights_only=False)
+    expected, fresh = (MODELS.build(config(tmp_path, 'wrapper', ema, 2, ranks.base).model).eval() for _ in range(2))
+    expected.load_state_dict(checkpoint['state_dict'])
+    fresh.init_weights()
+    mmpeft.load_adapters(fresh, ranks.zero / name / 'adapters_last.safetensors')
+    x = torch.randn(2, 3, 24, 24)
+    assert torch.equal(fresh(x), expected(x))
+    trained_weights = torch.load(ranks.zero / name / 'weights.pt')
+    assert same(checkpoint['state_dict'], trained_weights) != ema
+
+
+def test_only_the_first_process_writes_adapter_files_and_leaves_nothing_else_behind(ranks):
+    suffixes = '.safetensors', '.pth'
+    written = {path for path in ranks.zero.glob('*/*') if path.suffix in suffixes or path.name.startswith('.')}
+    assert {str(path.relative_to(ranks.zero)) for path in written} == {
+        f'{way}{"_ema" * ema}/{name}' for way, ema in RUNS for name in ('adapters_last.safetensors', 'iter_4.pth')
+    }
+    assert not [path for path in ranks.one.glob('*/*') if path.suffix in suffixes or path.name.startswith('.')]
