@@ -30,5 +30,10 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmpeft', 'mmpeft.*']),
     install_requires=['torch>=2.4', 'safetensors'],
-    extras_require={'mm': pins('mm') + pins('mmcv'), 'demo': pins('demo'), 'test': pins('demo') + pins('test')},
+    extras_require={
+        'mm': pins('mm') + pins('mmcv'),
+        'demo': pins('demo'),
+        'hub': pins('hub'),
+        'test': pins('demo') + pins('hub') + pins('test'),
+    },
 )

@@ -12,7 +12,7 @@ import pytest
 import mmpeft
 
 ROOT = Path(__file__).parents[1]
-FILES = ('torch', 'mm', 'mmcv', 'demo', 'test', 'locked')
+FILES = ('torch', 'mm', 'mmcv', 'demo', 'hub', 'test', 'locked')
 made_by_make = pytest.mark.skipif(
     not (Path(sys.prefix) / 'by-make').exists(), reason='an environment of your own may hold other versions'
 )
@@ -59,7 +59,9 @@ def test_mmpeft_itself_needs_torch_and_safetensors():
     assert sorted(needed) == ['safetensors', 'torch>=2.4']
 
 
-@pytest.mark.parametrize('extra, files', [('mm', ('mm', 'mmcv')), ('demo', ('demo',)), ('test', ('demo', 'test'))])
+@pytest.mark.parametrize(
+    'extra, files', [('mm', ('mm', 'mmcv')), ('demo', ('demo',)), ('hub', ('hub',)), ('test', ('demo', 'hub', 'test'))]
+)
 def test_an_extra_is_its_pins(extra, files):
     declared = [line for line in metadata('mmpeft').get_all('Requires-Dist') if f'extra == "{extra}"' in line]
     expected = [name_of(pin) for file in files for pin in pins(file)]
@@ -121,7 +123,7 @@ def made_up_to(venv, python_rules):
     stub(venv / 'bin' / 'python', python_rules)
     for name in ('by-make', 'created'):
         (venv / name).touch()
-    for step, files in {'torch': ['torch', 'locked'], 'libraries': ['mm', 'demo', 'test', 'locked']}.items():
+    for step, files in {'torch': ['torch', 'locked'], 'libraries': ['mm', 'demo', 'hub', 'test', 'locked']}.items():
         text = ''.join((ROOT / 'requirements' / f'{file}.txt').read_text() for file in files)
         (venv / f'{step}.done').write_text(text)
     return venv

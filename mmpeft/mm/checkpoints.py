@@ -112,17 +112,18 @@ def check_resumable(path: str | Path) -> dict:
     return checkpoint
 
 
-def download(url: str, key: str | None = None) -> Path:
+def download(url: str, key: str | None = None, name: str | None = None) -> Path:
     """The local copy of a file: torch's cache, into which the first process fetches it if it is not there.
 
     Args:
         url: Where the file is.
         key: The key of the config that names it, for the message.
+        name: Its name in the cache; by default that of the URL.
 
     Raises:
         UserError: The file cannot be fetched; it says where to put it by hand.
     """
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+    path = Path(torch.hub.get_dir(), 'checkpoints', name or Path(urlparse(url).path).name)
     if get_rank() == 0:
         _fetch(url, path, key)
     barrier()

@@ -8,6 +8,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmpeft.adapter_file import KEY, AdapterInfo, parse, read_safetensors
 from mmpeft.checkpoint import AdapterFile
+from mmpeft.mm.sources import fetch
 
 
 @CheckpointLoader.register_scheme(prefixes=r'(?!https?://).*\.safetensors$')
@@ -31,6 +32,17 @@ def load_from_safetensors(filename: str, map_location: str | None = None) -> dic
     info = parse(path, metadata, tensors)
     state._metadata = OrderedDict({info.backbone: {KEY: AdapterFile(str(path), info, tensors)}})
     return dict(state_dict=state, meta=_meta(info))
+
+
+@CheckpointLoader.register_scheme(prefixes=['hf://', r'https?://[^#]+\.safetensors'])
+def load_from_source(filename: str, map_location: str | None = None) -> dict[str, Any]:
+    """Fetch a shared safetensors file, as ``mmpeft.mm.sources.fetch`` does, and read it.
+
+    Raises:
+        UserError: The file cannot be fetched.
+        AdapterFileError: It has another sum than the one given, or is damaged.
+    """
+    return load_from_safetensors(str(fetch(filename)), map_location)
 
 
 def adapter_file_in(checkpoint: dict[str, Any]) -> AdapterFile | None:

@@ -1,0 +1,69 @@
+"""Where shared adapter files come from: the Hugging Face hub and plain web servers, checked before they are used."""
+
+import hashlib
+import re
+from pathlib import Path
+from urllib.parse import urlparse
+
+from mmpeft.adapter_file import DamagedFileError
+from mmpeft.mm.checkpoints import download
+from mmpeft.mm.checks import UserError
+
+SUM = r'#sha256=(?P<sum>[0-9a-fA-F]{64})'
+HUB = re.compile(rf'hf://(?P<repo>[^/@#]+/[^/@#]+)/(?P<file>[^@#]+?)(@(?P<revision>[^#]+))?({SUM})?')
+WEB = re.compile(rf'(?P<url>https?://[^#]+\.safetensors)({SUM})?')
+
+
+def fetch(place: str) -> Path:
+    """The local copy of a shared file.
+
+    Args:
+        place: ``hf://owner/repo/file.safetensors``, with ``@revision`` if it is not the main one, or
+            ``https://host/file.safetensors``; with ``#sha256=`` and 64 digits the file must have that sum.
+
+    Raises:
+        UserError: The place is malformed, or the file cannot be fetched.
+        DamagedFileError: The file has another sum.
+    """
+    hub, web = HUB.fullmatch(place), WEB.fullmatch(place)
+    if not hub and not web:
+        raise UserError(
+            f'{place} is no place of a shared file; they read hf://owner/repo/file.safetensors[@revision] or '
+            'https://host/file.safetensors, each with #sha256=<64 hexadecimal digits> if wanted.'
+        )
+    path = _from_hub(hub['repo'], hub['file'], hub['revision']) if hub else _from_web(web['url'])
+    expected = (hub or web)['sum']
+    if expected is not None:
+        _check_sum(path, expected.lower(), place)
+    return path
+
+
+def _from_hub(repo: str, file: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise UserError(f"hf://{repo}/{file} needs huggingface_hub: pip install 'mmpeft[hub]'.") from error
+    try:
+        return Path(hf_hub_download(repo, file, revision=revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f'Cannot fetch {file} of {repo} from the Hugging Face hub ({reason}). Without a connection, download it '
+            'elsewhere and name the local file.'
+        ) from error
+
+
+def _from_web(url: str) -> Path:
+    # Two servers may well have an adapters_last.safetensors each.
+    name = f'{hashlib.sha256(url.encode()).hexdigest()[:12]}-{Path(urlparse(url).path).name}'
+    return download(url, name=name)
+
+
+def _check_sum(path: Path, expected: str, place: str) -> None:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise DamagedFileError(
+            f'{place.partition("#")[0]} has another content than the config expects: its SHA-256 is {found}, not '
+            f'{expected}. It was kept as {path}; delete it to fetch it again.'
+        )
