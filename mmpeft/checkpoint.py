@@ -83,7 +83,7 @@ class AdapterFile:
     def _check_base(self, backbone: Backbone) -> None:
         if backbone.missing and backbone.find_base is not None:
             backbone.find_base(backbone, self)
-        missing = sorted(backbone.missing & base_names(backbone))
+        missing = missing_base(backbone)
         if missing:
             raise BaseNotFoundError(
                 f'The base of {self.path} (fingerprint {self.info.fingerprint[:12]}) is not in the model: '
@@ -143,6 +143,7 @@ def save_adapters(
 
     Raises:
         FileExistsError: The file exists, and ``overwrite`` is not set.
+        BaseNotFoundError: The base was never given weights, so that nobody could load the file.
         ValueError: No method was injected into ``model``, or the file has another ending.
     """
     path = Path(path).expanduser()
@@ -160,6 +161,12 @@ def write_adapters(
     from mmpeft import __version__
 
     name, backbone = adapted_backbone(model)
+    missing = missing_base(backbone)
+    if missing:
+        raise BaseNotFoundError(
+            f'{path} would be of no use: {listed(missing)} of its base were never given pretrained weights, and the '
+            'file does not hold the base. Save the whole model instead.'
+        )
     info = AdapterInfo(
         methods=_described(backbone),
         host=qualified_name(backbone.stock),
@@ -189,6 +196,11 @@ def load_adapters(model: nn.Module, path: str | Path) -> AdapterInfo:
     file.check_model(model)
     model.load_state_dict(file.tensors, strict=False)
     return file.info
+
+
+def missing_base(backbone: Backbone) -> list[str]:
+    """The names of the frozen tensors of the base that were never given a value."""
+    return sorted(backbone.missing & base_names(backbone))
 
 
 def adapted_backbone(model: nn.Module) -> tuple[str, Backbone]:

@@ -97,6 +97,15 @@ def test_a_whole_model_that_was_loaded_from_is_named_as_the_base(tmp_path):
     assert read_adapters(tmp_path / 'work/adapters_last.safetensors').info.base == 'detector.pth'
 
 
+def test_a_random_base_gets_no_adapter_file_and_a_warning(tmp_path):
+    cfg = config(tmp_path)
+    cfg.model.backbone.allow_random_base = True
+    cfg.model.backbone.backbone.pop('init_cfg')
+    trained(cfg)
+    assert (tmp_path / 'work/iter_4.pth').is_file() and not list((tmp_path / 'work').glob('*.safetensors'))
+    assert 'No adapter file is written: the base is random' in next((tmp_path / 'work').rglob('*.log')).read_text()
+
+
 # Loading without anybody having initialised the model
 
 

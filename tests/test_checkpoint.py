@@ -147,6 +147,14 @@ def test_saving_refuses_another_ending_and_a_model_without_adapters(tmp_path):
         mmpeft.save_adapters(swin(), tmp_path / 'task.safetensors')
 
 
+def test_a_random_base_is_not_saved_because_no_file_could_bring_it_back(tmp_path):
+    model = detector()
+    model.backbone.expect_base()
+    with pytest.raises(mmpeft.BaseNotFoundError, match='never given pretrained weights'):
+        mmpeft.save_adapters(model, tmp_path / 'task.safetensors')
+    assert not list(tmp_path.iterdir())
+
+
 # The fingerprint
 
 

@@ -1,14 +1,18 @@
 """A registered hook that writes an adapter file beside each of the newest and best checkpoints."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmpeft.checkpoint import write_adapters
+from mmpeft.checkpoint import adapted_backbone, missing_base, write_adapters
 from mmpeft.mm.hooks import bare_model
+from mmpeft.mm.strategies import check_strategy, fill_base, is_sharded, whole_model, whole_state
 from mmpeft.registry import HOOKS
 
 BASE = 'adapter_base'
@@ -19,30 +23,42 @@ class AdapterCheckpointHook(Hook):
     """Write ``adapters_last.safetensors``, and ``adapters_best_<metric>.safetensors`` where best checkpoints are kept.
 
     They lie beside the checkpoints of the CheckpointHook, hold the weights that those hold (with an EMAHook: the
-    averaged ones), and each replaces the one before it atomically.
+    averaged ones), and each replaces the one before it atomically. A random base, which no file could name, gets none.
     """
 
     # After EMAHook, which exchanges the weights that are about to be saved.
     priority = 'LOWEST'
 
     def before_train(self, runner: Runner) -> None:
+        check_strategy(runner, self)
         self._written = _announced(runner)
+        self._on = not missing_base(adapted_backbone(bare_model(runner))[1])
+        if not self._on:
+            line = 'No adapter file is written: the base is random, and only whole checkpoints can bring it back.'
+            print_log(line, 'current', logging.WARNING)
         if not runner._resume:
             runner.message_hub.update_info(BASE, runner._load_from)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        if not self._on:
+            return
         announced = _announced(runner)
         # CheckpointHook announces a path just before it saves; the newest checkpoint may have the same one each time.
         new = {key for key in announced if announced[key] != self._written.get(key)} or {'last_ckpt'}
         self._written = announced
+        model, state = bare_model(runner), checkpoint['state_dict']
+        if is_sharded(runner):
+            state = whole_state(runner)  # in all processes, which FSDP calls here
+            if not is_main_process():
+                return
+            model = whole_model(runner)
+            fill_base(model, state)
         task, base = checkpoint['meta'].get('dataset_meta'), runner.message_hub.runtime_info.get(BASE)
         for key in new:
             path = Path(announced.get(key, runner.work_dir))
             folder = path.parent if path.parent.is_dir() else Path(runner.work_dir)
             name = 'last' if key == 'last_ckpt' else re.sub(r'_(epoch|iter)_\d+$', '', path.stem)
-            write_adapters(
-                folder / f'adapters_{name}.safetensors', bare_model(runner), checkpoint['state_dict'], task, base
-            )
+            write_adapters(folder / f'adapters_{name}.safetensors', model, state, task, base)
 
 
 def _announced(runner: Runner) -> dict[str, str]:
