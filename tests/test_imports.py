@@ -19,6 +19,7 @@ ORDER = [
     'fingerprint',
     'adapter_file',
     'checkpoint',
+    'layouts',
     'registry',
     'demo',
     'mm',
