@@ -11,6 +11,8 @@ from mmpeft.freeze import is_adapter, trained_names
 from mmpeft.hosts import Backbone
 
 DIGEST_LENGTH = 16
+# What FSDP, FSDP2 and tensor parallelism (DTensor), and DeepSpeed's ZeRO-3 set on parameters that they shard.
+SHARD_MARKS = ('_fsdp_flattened', 'device_mesh', 'ds_id')
 
 
 def base_names(backbone: Backbone) -> set[str]:
@@ -27,13 +29,27 @@ def digests(backbone: Backbone) -> dict[str, str]:
     """A digest of each tensor that ``base_names`` names, computed once and kept until the tensor is written to.
 
     Values are taken as fp32, so that the dtype in which a base is held makes no difference.
+
+    Raises:
+        ValueError: The tensors are shards, held by several processes.
     """
+    _check_whole(backbone)
     kept = backbone.digests = backbone.digests or {}
     for name in base_names(backbone):
         tensor = backbone.get_parameter(name)
         if name not in kept or kept[name][0] != tensor._version:
             kept[name] = tensor._version, digest(tensor)
     return {name: kept[name][1] for name in sorted(base_names(backbone))}
+
+
+def _check_whole(backbone: Backbone) -> None:
+    sharded = [name for name, p in backbone.named_parameters() if any(hasattr(p, mark) for mark in SHARD_MARKS)]
+    if sharded:
+        raise ValueError(
+            f'{len(sharded)} parameters of {type(backbone).__name__} are shards, for example {sharded[0]}: this '
+            'process does not hold the whole base. Let mmpeft.AdapterCheckpointHook write the adapter file, or load a '
+            'checkpoint with whole tensors into a model of one process.'
+        )
 
 
 @torch.no_grad()

@@ -7,8 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.multiprocessing as mp
-from mmengine.registry import MODELS
-from tiny import pretrained, runner_config, same, trained, wrapped
+from mmdet.models.backbones.swin import SwinBlock
+from mmengine.registry import FUNCTIONS, MODELS
+from mmengine.runner import FlexibleRunner
+from tiny import SWIN, pretrained, runner_config, same, trained, wrapped
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 import mmpeft
 from mmpeft.checkpoint import read_adapters
@@ -22,6 +25,12 @@ WAYS = {
     'hook': lambda base: dict(backbone=base, custom_hooks=[HOOK]),
 }
 RUNS = [(way, ema) for way in WAYS for ema in (False, True)]
+# mmengine's 'full' offloads to the memory of the host, where everything lies already and torch crashes.
+FULL = dict(
+    state_dict_type='FULL_STATE_DICT',
+    state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
+    optim_state_dict_config=dict(type='FullOptimStateDictConfig', rank0_only=True),
+)
 
 
 def config(folder: Path, way: str, ema: bool, batch_size: int, base: dict, **changes):
@@ -34,6 +43,12 @@ def config(folder: Path, way: str, ema: bool, batch_size: int, base: dict, **cha
     return cfg
 
 
+@FUNCTIONS.register_module()
+def wrap_blocks(**options) -> bool:
+    """FSDP's policy by which each block of a Swin is a unit of its own."""
+    return transformer_auto_wrap_policy(transformer_layer_cls={SwinBlock}, **options)
+
+
 def rank_main(rank: int, folder: Path, base: dict) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2')
@@ -43,7 +58,32 @@ def rank_main(rank: int, folder: Path, base: dict) -> None:
     for way, ema in RUNS:
         runner = trained(config(own, way, ema, 1, base, launcher='pytorch', model_wrapper_cfg=wrapper))
         torch.save(runner.model.module.state_dict(), own / Path(runner.work_dir).name / 'weights.pt')
+    train_in_shards(own, base)
     torch.distributed.destroy_process_group()
+
+
+def in_shards(folder: Path, name: str, base: dict, states: str | dict = 'local', **changes) -> FlexibleRunner:
+    """A runner whose model is sharded over two processes on the CPU."""
+    wrapper = dict(type='MMFullyShardedDataParallel', device_id='cpu', auto_wrap_policy=changes.pop('wrap', None))
+    strategy = dict(type='FSDPStrategy', model_wrapper=wrapper, state_dict_cfg=states)
+    cfg = config(folder / name, 'wrapper', False, 1, base)
+    cfg.custom_hooks.append(dict(type='mmpeft.AdapterReportHook'))
+    cfg.custom_hooks += changes.pop('hooks', [])
+    cfg.merge_from_dict(
+        dict(launcher='pytorch', strategy=strategy, env_cfg=dict(dist_cfg=dict(backend='gloo')), **changes)
+    )
+    return FlexibleRunner.from_cfg(cfg)
+
+
+def train_in_shards(own: Path, base: dict) -> None:
+    in_shards(own, 'whole', SWIN, FULL, load_from=base['init_cfg']['checkpoint']).train()
+    in_shards(own, 'blocks', base, wrap='wrap_blocks').train()
+    file = str(own.parent / 'rank0/wrapper/adapters_last.safetensors')
+    refused = dict(ema=dict(hooks=[EMA]), adapters=dict(load_from=file, states=FULL))
+    for name, options in refused.items():
+        with pytest.raises(RuntimeError) as error:
+            in_shards(own, name, base, **options).train()
+        (own / f'{name}.txt').write_text(str(error.value))
 
 
 @pytest.fixture(scope='module')
@@ -105,3 +145,27 @@ def test_only_the_first_process_writes_adapter_files_and_leaves_nothing_else_beh
         f'{way}{"_ema" * ema}/{name}' for way, ema in RUNS for name in ('adapters_last.safetensors', 'iter_4.pth')
     }
     assert not [path for path in ranks.one.glob('*/*') if path.suffix in suffixes or path.name.startswith('.')]
+
+
+@pytest.mark.parametrize('name', ['whole', 'blocks'])
+def test_a_sharded_model_writes_the_adapter_file_of_a_whole_one(ranks, name):
+    """Sharded as one unit with whole tensors in its checkpoints, or block by block with shards in them."""
+    expected = read_adapters(ranks.zero / 'wrapper/adapters_last.safetensors')
+    file = read_adapters(ranks.zero / name / 'wrapper/adapters_last.safetensors')
+    assert file.info == expected.info
+    close(file.tensors, expected.tensors)
+
+
+def test_averaging_a_sharded_model_is_refused_before_training(ranks):
+    for folder in (ranks.zero, ranks.one):
+        assert (folder / 'ema.txt').read_text() == (
+            'AdapterReportHook takes no EMAHook under FSDPStrategy, where each process would average its own shards. '
+            'Remove EMAHook, or use DDPStrategy.'
+        )
+
+
+def test_a_sharded_model_does_not_start_from_an_adapter_file(ranks):
+    message = (ranks.one / 'adapters.txt').read_text()
+    assert message.startswith('FSDPStrategy cannot start from the adapter file') and message.endswith(
+        'use DDPStrategy.'
+    )

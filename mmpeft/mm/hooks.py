@@ -14,6 +14,7 @@ from torch import nn
 from mmpeft.freeze import adapted_backbones, count_parameters, is_adapter
 from mmpeft.mm.backbone import adapt_backbone, wrap_backbone
 from mmpeft.mm.loading import adapter_file_in
+from mmpeft.mm.strategies import check_strategy, is_sharded, whole_model
 from mmpeft.registry import HOOKS
 from mmpeft.report import report
 
@@ -42,24 +43,39 @@ class AdapterReportHook(Hook):
     Before training: the optimizer must hold every trainable parameter, at a learning rate above zero. At the first
     update: every trainable parameter must have got a gradient; for one of the backbone its lack is an error, for
     another a warning, because some heads leave a branch out in some iterations. An adapter file that is loaded must
-    be of the whole model.
+    be of the whole model. Under FSDP gradients are not checked.
+
+    Raises:
+        RuntimeError: Before training, under a strategy that it does not work with.
     """
 
     priority = 'NORMAL'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         file = adapter_file_in(checkpoint)
-        if file is not None:
-            file.check_model(bare_model(runner))
+        if file is None:
+            return
+        if is_sharded(runner):
+            raise RuntimeError(
+                f'FSDPStrategy cannot start from the adapter file {file.path}: it loads checkpoints alone. Load the '
+                '.pth file beside it, or use DDPStrategy.'
+            )
+        file.check_model(bare_model(runner))
 
     def before_train(self, runner: Runner) -> None:
-        model = bare_model(runner)
+        check_strategy(runner, self)
+        model = whole_model(runner) if is_sharded(runner) else bare_model(runner)
         for name, backbone in adapted_backbones(model).items():
             counts = count_parameters(model)
             print_log(f'Adapters in {name or "the model"}:\n{report(backbone)}\nWhole model: {counts}.', 'current')
+        model = bare_model(runner)
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._check_optimizer(runner, trainable)
         self._without_gradient = set(trainable)
+        self._handles = []
+        if is_sharded(runner):
+            print_log('FSDP shards the gradients: whether every parameter gets one is not checked.', 'current')
+            return
         self._handles = [
             p.register_hook(lambda _, name=name: self._without_gradient.discard(name)) for name, p in trainable.items()
         ]
