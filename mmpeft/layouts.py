@@ -87,7 +87,8 @@ def find_layout(names: Iterable[str]) -> Layout:
     if len(found) != 1:
         known = '; '.join(f'{layout.looks_like} ({layout.name})' for layout in LAYOUTS)
         what = f'of {" and of ".join(layout.name for layout in found)}' if found else 'of no known layout'
-        raise ValueError(f'The {len(names)} tensors are {what}. Looked for: {known}. The first is {names[:1]}.')
+        first = f', of which the first is {names[0]},' if names else ''
+        raise ValueError(f'The {len(names)} tensors{first} are {what}. Looked for: {known}.')
     return found[0]
 
 
@@ -197,7 +198,7 @@ def _ssf_vit(qkv: str, proj: str) -> tuple[Rule, ...]:
     )
 
 
-# Classification code has timm's `blocks`, segmentation code mmseg's `layers`.
+# Segmentation code has mmseg's `layers`; that classification code has timm's `blocks` is derived, not read.
 CROSS = r'(?:blocks|layers)\.(\d+)\.cross'
 CVPT = (
     Rule('Prompt_Tokens', 'layers.*.adapters.after_attn.prompts'),

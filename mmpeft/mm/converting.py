@@ -16,6 +16,7 @@ from mmpeft.checkpoint import save_adapters
 from mmpeft.files import write_atomically
 from mmpeft.freeze import adapted_backbones, is_adapter
 from mmpeft.hosts import Backbone
+from mmpeft.inject import full_options
 from mmpeft.layouts import CLASSIFIER_NORM, FRESH_SSF, HEAD, HEADS, SHARED, Layout, Move, find_layout
 from mmpeft.mm.checkpoints import download, read_checkpoint
 from mmpeft.mm.checks import UserError, read_config, register_library
@@ -23,7 +24,7 @@ from mmpeft.mm.config import inject_at_build
 from mmpeft.report import listed
 
 WRAPPERS = ('state_dict', 'model')
-AVERAGED = ('state_dict_ema', 'ema_state_dict', 'model_ema')
+AVERAGED = ('state_dict_ema', 'model_ema')
 INDEX = 'relative_position_index'
 NO_HEAD = 'the head of a classifier, for which the config has no place'
 NO_MODEL = 'outside the backbone, and the config is of a backbone alone'
@@ -103,8 +104,8 @@ def convert_checkpoint(
     backbone_only = _check(placed, model, name, CLASSIFIER_NORM in _inner_names(state), checkpoint)
     _load(model, backbone, placed, checkpoint)
     base = {n: t for n, t in placed.tensors.items() if n.startswith(f'{name}.' if name else '') and not is_adapter(n)}
-    _write_base(paths[0], {'backbone.' + n.removeprefix(f'{name}.'): tensor for n, tensor in base.items()})
     save_adapters(backbone if backbone_only else model, paths[1], base=paths[0].name, dataset_meta=_task(meta))
+    _write_base(paths[0], {'backbone.' + n.removeprefix(f'{name}.'): tensor for n, tensor in base.items()})
     reasons: dict[str, list[str]] = {}
     for move in placed.dropped:
         reasons.setdefault(move.reason, []).append(move.source)
@@ -142,7 +143,7 @@ def _read(checkpoint: str, ema: bool) -> tuple[dict[str, Tensor], dict, bool]:
         raise UserError(f'{checkpoint} holds no averaged weights: none of {", ".join(AVERAGED)} is in it.')
     keys = (averaged,) if ema else WRAPPERS
     state = next((content[key] for key in keys if isinstance(content.get(key), Mapping)), content)
-    tensors = {name.removeprefix('module.'): t for name, t in state.items() if torch.is_tensor(t) and name != 'steps'}
+    tensors = {str(name).removeprefix('module.'): tensor for name, tensor in state.items() if torch.is_tensor(tensor)}
     meta = content.get('meta')
     return tensors, dict(meta) if isinstance(meta, Mapping) else {}, averaged is not None
 
@@ -156,6 +157,9 @@ def _only_backbone(model: nn.Module, config: str, layout: Layout) -> tuple[str, 
     methods = [method['type'] for method in backbone.adapter_methods]
     if methods != [layout.method]:
         raise UserError(f'The file holds {layout.method} in {layout.name} layout, and {config} has {methods}.')
+    options = full_options(backbone.adapter_methods[0])
+    if options.get('share') and options.get('learn'):
+        raise UserError('CVPT with share=True and learn=True learns offsets, which no file holds; set share=False.')
     if backbone.host not in layout.rules:
         hosts = ', '.join(host.__name__.removesuffix('Backbone') for host in layout.rules)
         raise UserError(f'{layout.name} layout is known for {hosts}, and the backbone is a {type(backbone).__name__}.')
@@ -179,7 +183,7 @@ def _place(
         if not name.startswith('backbone.') if prefixed else name.startswith('head.'):
             moves = [_move_outside(name, tensor, prefix, expected)]
         else:
-            moves = layout.moves(backbone.host, name.removeprefix('backbone.'), tensor)
+            moves = _moves(layout, backbone, name, tensor)
             moves = [replace(move, source=name, target=prefix + move.target) for move in moves]
         for move in moves:
             if move.reason and move.target not in expected:
@@ -189,6 +193,14 @@ def _place(
             else:
                 placed.tensors[move.target] = move.tensor
     return placed
+
+
+def _moves(layout: Layout, backbone: Backbone, name: str, tensor: Tensor) -> list[Move]:
+    try:
+        return layout.moves(backbone.host, name.removeprefix('backbone.'), tensor)
+    except (RuntimeError, TypeError) as error:
+        shape = tuple(tensor.shape)
+        raise UserError(f'The file has {name} of shape {shape}, which {layout.name} code never has.') from error
 
 
 def _move_outside(name: str, tensor: Tensor, prefix: str, expected: Mapping[str, Tensor]) -> Move:
@@ -271,5 +283,7 @@ def _write_base(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _task(meta: Mapping[str, Any]) -> dict[str, Any]:
     """The classes and the palette that a file names, in the way of mm's present or former libraries."""
+    if isinstance(meta.get('dataset_meta'), Mapping):
+        return dict(meta['dataset_meta'])
     former = dict(classes=meta.get('CLASSES'), palette=meta.get('PALETTE'))
-    return dict(meta.get('dataset_meta') or {}) or {key: value for key, value in former.items() if value is not None}
+    return {key: value for key, value in former.items() if isinstance(value, list | tuple)}
