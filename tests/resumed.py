@@ -16,8 +16,6 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 
-ITERS = 12
-EPOCHS = 3
 # Serializing eight points would take most of the time of a run, in a collection of garbage.
 DATA = dict(type='ShakenDataset', serialize_data=False)
 
@@ -77,13 +75,15 @@ class KillHook(Hook):
             raise Killed
 
 
-def config(work_dir: Path, loop: str = 'epochs', ema: bool = False, seed: int | None = 5, **changes) -> Config:
-    """Three epochs of four iterations, or twelve iterations, with a checkpoint and a validation for each four."""
+def config(
+    work_dir: Path, loop: str = 'epochs', ema: bool = False, rounds: int = 3, seed: int | None = 5, **changes
+) -> Config:
+    """Rounds of four iterations with a validation after each, as epochs or not; those end in a checkpoint each."""
     by_epoch = loop == 'epochs'
     data = dict(num_workers=0, dataset=DATA)
     sampler = dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True)
-    epochs = dict(by_epoch=True, max_epochs=EPOCHS)
-    iters = dict(by_epoch=False, max_iters=ITERS, val_interval=4)
+    epochs = dict(by_epoch=True, max_epochs=rounds)
+    iters = dict(by_epoch=False, max_iters=4 * rounds, val_interval=4)
     checkpoint = dict(type='mmpeft.CheckpointHook', by_epoch=by_epoch, interval=1 if by_epoch else 3, max_keep_ckpts=2)
     average = dict(type='EMAHook', momentum=0.1, update_buffers=True)
     cfg = dict(
@@ -135,8 +135,12 @@ def resumed(cfg: Config) -> Runner:
 
 
 def final(runner: Runner) -> dict[str, torch.Tensor]:
-    """Everything that training left behind in the last checkpoint: weights, averages, optimizer."""
-    checkpoint = torch.load(Path(runner.work_dir, 'last_checkpoint').read_text(), weights_only=False)
+    return saved(Path(runner.work_dir))
+
+
+def saved(work_dir: Path) -> dict[str, torch.Tensor]:
+    """Everything that training left behind in its last checkpoint: weights, averages, optimizer."""
+    checkpoint = torch.load((work_dir / 'last_checkpoint').read_text(), weights_only=False)
     parts = {part: checkpoint[part] for part in ('state_dict', 'ema_state_dict') if part in checkpoint}
     tensors = {f'{part}.{name}': tensor for part, state in parts.items() for name, tensor in state.items()}
     for index, state in checkpoint['optimizer']['state'].items():
