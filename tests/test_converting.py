@@ -243,3 +243,10 @@ def test_a_tensor_of_a_shape_that_the_code_never_has_is_refused(tmp_path):
     name = 'backbone.layers.0.downsample.norm.weight'
     text = error_of(tmp_path, detector(tmp_path), dict(state_dict=state | {name: torch.ones(5)}))
     assert f"{name} of shape (5,), which Mona's code never has" in text
+
+
+def test_ssf_s_convnext_is_refused(tmp_path):
+    arch = dict(depths=(1, 1, 1, 1), channels=(8, 8, 16, 16))
+    config = classifier(tmp_path, dict(type='ConvNeXt', arch=arch), VIT_HEAD, SSF)
+    text = error_of(tmp_path, config, {'stem.0.weight': torch.ones(1), 'ssf_scale_1': torch.ones(8)})
+    assert "SSF's layout is known for Swin, ViT, MMSegViT, and the backbone is a ConvNeXt." in text
