@@ -119,6 +119,14 @@ def test_a_bare_backbone_is_converted_too(tmp_path):
     assert distance(model.double().eval()(x), expected) < EXACT
 
 
+def test_a_config_with_an_adapter_hook_serves_as_well(tmp_path):
+    wrapper, state = detector(tmp_path), mona_swin_of_star().state_dict()
+    hooked = dict(model=dict(RETINANET, backbone=SWIN_2), custom_hooks=[dict(type='mmpeft.MonaHook', bottleneck=4)])
+    Config(dict(hooked, default_scope='mmdet')).dump(tmp_path / 'hook.py')
+    files = converted(tmp_path, str(tmp_path / 'hook.py'), dict(state_dict=state))
+    assert keys(files.adapters) <= loaded(wrapper, files).state_dict().keys()
+
+
 def test_averaged_weights_are_taken_when_asked_for_and_told_of_otherwise(tmp_path):
     plain, averaged = timm_vit(SSF), randomised(TimmViT('SSF'), seed=6)
     content = dict(
