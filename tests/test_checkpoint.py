@@ -48,7 +48,7 @@ class Detector(ToyModel):
     """ToyModel with a BatchNorm in its head."""
 
     def __init__(self, backbone, classes=3):
-        super().__init__(SWIN)
+        super().__init__(dict(SWIN, type='mmdet.SwinTransformer'))
         self.backbone = backbone
         self.head = torch.nn.Sequential(torch.nn.Linear(64, classes), torch.nn.BatchNorm1d(classes))
 
