@@ -24,6 +24,7 @@ from mmpeft.mm.run import train
 
 MARKER = 'demo.json'  # in a work dir, says that the demo made it
 EXAMPLES = 8
+WEIGHTS = ('.pth', '.safetensors')
 MIN_SCORE = 0.5  # of a box in the pictures
 
 
@@ -87,9 +88,14 @@ def summary(result: Result) -> str:
         f' ({result.percent:.1f} %), and {result.trainable - result.trainable_backbone:,} of the detector',
         f'  time         {result.seconds:.0f} seconds ({minutes} min {seconds} s), evaluation and pictures included',
         f'  files        {result.files[0]}',
-        *(f'               {file}' for file in result.files[1:]),
+        *(f'               {file}{_size(Path(file))}' for file in result.files[1:]),
     ]
     return '\n'.join(lines)
+
+
+def _size(path: Path) -> str:
+    """The size of a file with weights, to be read behind its name."""
+    return f' ({path.stat().st_size / 1e6:.1f} MB)' if path.suffix in WEIGHTS else ''
 
 
 def comparison(results: Sequence[Result]) -> str:
@@ -172,7 +178,7 @@ def _sum_up(runner: Runner, config: str, folder: Path, seconds: float) -> Result
     model, scalars = bare_model(runner), runner.message_hub.log_scalars
     counts, backbone = count_parameters(model), count_parameters(model.backbone)
     names = ['predictions.png', 'curves.png', Path(runner.cfg.filename).name, 'console.log', MARKER]
-    checkpoints = sorted(path.name for path in folder.glob('*.pth'))
+    checkpoints = sorted(path.name for path in folder.iterdir() if path.suffix in WEIGHTS)
     return Result(
         config=config,
         ap=float(scalars['val/coco/bbox_mAP'].current()),
