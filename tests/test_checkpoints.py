@@ -1,5 +1,6 @@
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -101,6 +102,23 @@ def test_a_plain_pickle_is_no_checkpoint(tmp_path):
     path.write_bytes(pickle.dumps(dict(a=1)))
     with pytest.raises(UserError, match='plain.pkl'):
         read_checkpoint(path)
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is_is_refused_unread(tmp_path, monkeypatch):
+    whole = saved(tmp_path / 'whole.pth', dict(state_dict=dict(weight=torch.zeros(100_000))))
+    bomb = tmp_path / 'bomb.pth'
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(bomb, 'w', zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    assert bomb.stat().st_size < 10_000
+    monkeypatch.setattr('torch.load', lambda *args, **kwargs: pytest.fail('read'))
+    with pytest.raises(UserError, match='it would unpack to 400,'):
+        read_checkpoint(bomb)
+
+
+def test_an_adapter_file_cannot_be_resumed(tmp_path):
+    with pytest.raises(UserError, match='holds weights only: .* load_from='):
+        check_resumable(tmp_path / 'adapters_last.safetensors')
 
 
 def test_weights_alone_cannot_be_resumed(tmp_path):

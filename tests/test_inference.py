@@ -20,6 +20,7 @@ from tiny import pretrained, trained, wrapped
 from tiny_data import ROTATED, SEGMENTOR, write_data
 
 import mmpeft
+from mmpeft.mm import run
 from mmpeft.mm.checks import register_library
 
 CLASSES = dict(segmentor=['ground', 'thing'], rotated=['plane', 'ship'])
@@ -102,3 +103,20 @@ def test_mmdets_own_test_tool_gives_an_adapter_file_the_score_of_the_checkpoint(
     ]
     scores = [re.findall(r'bbox_mAP\w*: -?[\d.]+', log) for log in logs]
     assert scores[0] and scores[0] == scores[1]
+
+
+def test_our_own_test_tool_gives_an_adapter_file_the_score_of_the_checkpoint(detector):
+    config, _ = detector
+    work = config.parent
+    scores = [
+        run.test(str(config), str(work / name), work_dir=str(work / 'test'))
+        for name in ('iter_2.pth', 'adapters_last.safetensors')
+    ]
+    assert scores[0] and scores[0] == scores[1]
+
+
+def test_our_own_test_tool_refuses_an_adapter_file_of_another_head(detector):
+    config, _ = detector
+    options = {'model.bbox_head.num_classes': 3}
+    with pytest.raises(mmpeft.WrongModelError, match='bbox_head.retina_cls'):
+        run.test(str(config), str(config.parent / 'adapters_last.safetensors'), cfg_options=options)

@@ -11,10 +11,11 @@ import stock
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from tiny import MONA, SWIN, VIT, wrapped
+from tiny import MONA, SWIN, VIT, same, wrapped
 from tiny_data import tool
 
 import mmpeft
+from mmpeft.fingerprint import base_names
 from mmpeft.mm.merging import merge_checkpoint
 
 METHODS = {
@@ -230,6 +231,24 @@ def test_options_of_the_command_line_reach_the_model_and_its_new_config(tmp_path
     arguments = ['--cfg-options', 'model.backbone.method.rank=2', 'model.test_cfg.nms_pre=9']
     tool('merge').main([config, checkpoint, f'{tmp_path}/merged.pth', *arguments])
     assert Config.fromfile(tmp_path / 'merged.py').model.test_cfg.nms_pre == 9
+
+
+def test_an_adapter_file_merges_as_its_whole_checkpoint_does(tmp_path):
+    cfg = config_of('detector', dict(type='SSF'))
+    cfg.model.backbone.backbone.init_cfg.checkpoint = str(tmp_path / 'base.pth')
+    cfg.dump(tmp_path / 'config.py')
+    model = trained_model(cfg)
+    state = model.state_dict()
+    torch.save(
+        {f'backbone.{name}': state[f'backbone.{name}'] for name in base_names(model.backbone)}, tmp_path / 'base.pth'
+    )
+    torch.save(dict(state_dict=state), tmp_path / 'trained.pth')
+    model.backbone.missing = frozenset()
+    mmpeft.save_adapters(model, tmp_path / 'trained.safetensors')
+    for name in ('pth', 'safetensors'):
+        tool('merge').main([str(tmp_path / part) for part in ('config.py', f'trained.{name}', f'{name}.pth')])
+    whole, small = (torch.load(tmp_path / f'{name}.pth')['state_dict'] for name in ('pth', 'safetensors'))
+    assert same(whole, small)
 
 
 def test_a_data_set_of_mmpeft_in_the_config_is_told(tmp_path):

@@ -5,6 +5,8 @@ mmengine's own reader falls back to a full pickle when the careful one refuses a
 
 import os
 import re
+import struct
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -65,6 +67,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict:
     """
     path = Path(path).expanduser()
     check_file(path)
+    _check_packing(path)
     try:
         with torch.serialization.safe_globals(_plain_types()):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
@@ -96,12 +99,31 @@ def check_file(path: str | Path) -> None:
         raise UserError(f'{path} is no checkpoint: its first bytes are {start!r}, and torch.save writes no such file.')
 
 
+def _check_packing(path: Path) -> None:
+    """Refuse an archive that would unpack to more than it is: PyTorch stores what it saves as it is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError, struct.error):
+        return  # PyTorch's older format, or damaged: torch.load tells
+    if packed or size > path.stat().st_size:
+        raise UserError(
+            f'{path} is no checkpoint: it would unpack to {size:,} bytes, and torch.save compresses nothing.'
+        )
+
+
 def check_resumable(path: str | Path) -> dict:
     """The contents of a checkpoint from which a run can go on; a file that holds weights only is refused.
 
     Raises:
         UserError: The file cannot be read, or lacks what a run needs to go on.
     """
+    if Path(path).suffix == '.safetensors':
+        raise UserError(
+            f'{path} holds weights only: training cannot go on from it. To start from them, use --cfg-options '
+            f'load_from={path}.'
+        )
     checkpoint = read_checkpoint(path)
     missing = [key for key in RESUME_KEYS if key not in checkpoint]
     if missing:

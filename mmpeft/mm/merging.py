@@ -19,6 +19,7 @@ from mmpeft.mm.backbone import NAMED, wrapper_form
 from mmpeft.mm.checkpoints import check_file, checkpoints_as_data
 from mmpeft.mm.checks import UserError, read_config, register_library
 from mmpeft.mm.config import inject_at_build
+from mmpeft.mm.loading import adapter_file_in
 from mmpeft.report import listed
 
 
@@ -60,7 +61,8 @@ def merge_checkpoint(config: str, checkpoint: str, out: str, *, cfg_options: Map
 
     Args:
         config: The config that the checkpoint was trained with.
-        checkpoint: A file or URL with the weights of the whole adapted model.
+        checkpoint: A file or URL with the weights of the whole adapted model, or an adapter file, whose base is looked
+            for where the config or the file says.
         out: The ``.pth`` file to write.
         cfg_options: Keys of the config to override.
 
@@ -78,7 +80,12 @@ def merge_checkpoint(config: str, checkpoint: str, out: str, *, cfg_options: Map
     with checkpoints_as_data(cfg):
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     model = MODELS.build(copy.deepcopy(cfg.model))
-    _load_whole(model, loaded.get('state_dict', loaded), checkpoint)
+    file = adapter_file_in(loaded)
+    if file is None:
+        _load_whole(model, loaded.get('state_dict', loaded), checkpoint)
+    else:
+        file.check_model(model)
+        model.load_state_dict(file.tensors, strict=False)
     backbone = next(iter(adapted_backbones(model).values()))
     report = merge(model)
     _rewrite(cfg, backbone.adapter_methods if report.kept else (), report.options)
