@@ -98,16 +98,24 @@ def test_a_schedule_that_follows_the_metric_is_exact(tmp_path, moment):
     assert same(reference, end)
 
 
+def saving_best(rule: str, **options) -> dict:
+    hook = dict(type='mmpeft.CheckpointHook', save_best='score', rule=rule, **options)
+    return dict(default_hooks=dict(checkpoint=hook))
+
+
 @pytest.mark.parametrize('moment', [('before_val', 3), ('after_val_epoch', 3)])
-def test_a_run_that_is_killed_in_its_last_validation_still_finds_its_best_checkpoint(tmp_path, moment):
-    hook = dict(type='mmpeft.CheckpointHook', interval=1, save_best='score', rule='greater')
-    folders = [tmp_path / name for name in ('unbroken', 'broken')]
-    cfgs = [config(folder, 'epochs', default_hooks=dict(checkpoint=hook)) for folder in folders]
-    run(cfgs[0])
-    killed(cfgs[1], *moment)
-    resumed(cfgs[1])
-    best = [[path.name for path in folder.glob('best_*')] for folder in folders]
-    assert len(best[0]) == 1 and best[0] == best[1]
+@pytest.mark.parametrize('rule, best', [('greater', 'best_score_epoch_2.pth'), ('less', 'best_score_epoch_3.pth')])
+def test_a_run_that_is_killed_in_its_last_validation_finds_its_best_checkpoint(tmp_path, moment, rule, best):
+    with_changes(tmp_path, 'epochs', moment, **saving_best(rule, interval=1))
+    for name in ('unbroken', 'broken'):
+        assert [path.name for path in (tmp_path / name).glob('best_*')] == [best]
+
+
+@pytest.mark.parametrize('loop', ['epochs', 'iters'])
+def test_a_checkpoint_that_is_saved_again_in_a_validation_is_exact(tmp_path, loop):
+    by_epoch = loop == 'epochs'
+    options = saving_best('greater', by_epoch=by_epoch, interval=1 if by_epoch else 4)
+    assert same(*with_changes(tmp_path, loop, ('before_train_iter', 6), **options))
 
 
 def test_validation_leaves_no_trace_in_the_generators(tmp_path, unbroken):
