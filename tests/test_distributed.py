@@ -79,10 +79,17 @@ def train_in_shards(own: Path, base: dict) -> None:
     in_shards(own, 'whole', SWIN, FULL, load_from=base['init_cfg']['checkpoint']).train()
     in_shards(own, 'blocks', base, wrap='wrap_blocks').train()
     file = str(own.parent / 'rank0/wrapper/adapters_last.safetensors')
-    refused = dict(ema=dict(hooks=[EMA]), adapters=dict(load_from=file, states=FULL))
-    for name, options in refused.items():
-        with pytest.raises(RuntimeError) as error:
-            in_shards(own, name, base, **options).train()
+    exact = dict(type='mmpeft.ExactResumeHook')
+    late = base['init_cfg']['checkpoint']
+    refused = dict(
+        ema=lambda name: in_shards(own, name, base, hooks=[EMA]),
+        adapters=lambda name: in_shards(own, name, base, FULL, load_from=file),
+        resumed=lambda name: in_shards(own, name, base, FULL, load_from=file, resume=True, hooks=[exact]),
+        late=lambda name: in_shards(own, name, SWIN, FULL, wrap='wrap_blocks', load_from=late),
+    )
+    for name, build in refused.items():
+        with pytest.raises((RuntimeError, ValueError)) as error:
+            build(name).train()
         (own / f'{name}.txt').write_text(str(error.value))
 
 
@@ -169,3 +176,12 @@ def test_a_sharded_model_does_not_start_from_an_adapter_file(ranks):
     assert message.startswith('FSDPStrategy cannot start from the adapter file') and message.endswith(
         'use DDPStrategy.'
     )
+
+
+def test_a_sharded_run_is_not_resumed_by_the_hook_for_exact_resuming(ranks):
+    message = (ranks.one / 'resumed.txt').read_text()
+    assert message.startswith('Training under FSDPStrategy is not resumed') and message.endswith('use DDPStrategy.')
+
+
+def test_a_base_that_comes_after_its_blocks_were_sharded_is_refused(ranks):
+    assert 'were never given pretrained weights' in (ranks.one / 'late.txt').read_text()

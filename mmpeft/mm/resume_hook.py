@@ -11,9 +11,11 @@ from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
+from mmpeft.mm.checks import UserError
 from mmpeft.mm.hooks import bare_model
 from mmpeft.mm.random_state import random_state, set_random_state
 from mmpeft.mm.resume import check_same_adapters, check_same_methods
+from mmpeft.mm.strategies import is_sharded
 from mmpeft.registry import HOOKS
 
 
@@ -31,7 +33,7 @@ class ExactResumeHook(Hook):
     seeded by their rank and number, not by progress. Generators are saved and put back in the first process alone.
 
     Raises:
-        UserError: The checkpoint has other adapters than the model.
+        UserError: The checkpoint has other adapters than the model, or FSDP shards the model.
     """
 
     priority = 'HIGHEST'
@@ -54,6 +56,11 @@ class ExactResumeHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if not runner._resume:
             return
+        if is_sharded(runner):
+            raise UserError(
+                'Training under FSDPStrategy is not resumed: each process holds shards of what has to be put back. '
+                'Start anew from these weights with load_from, or use DDPStrategy.'
+            )
         check_same_methods(runner.cfg, checkpoint)
         check_same_adapters(bare_model(runner), checkpoint)
         self._resumed = checkpoint.get('resume_state')
