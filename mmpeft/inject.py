@@ -87,8 +87,7 @@ def _parse_one(config: dict) -> dict:
     place_option = getattr(METHODS[name], 'place_option', None)
     if place_option and 'sites' in config:
         raise ValueError(f'{name} takes no sites: its option {place_option!r} says where it goes.')
-    takes_sites = not place_option and not issubclass(METHODS[name], Tuning)
-    known = [*(['sites'] if takes_sites else []), 'blocks', *options_of(name)]
+    known = [*(['sites'] if _takes_sites(METHODS[name]) else []), 'blocks', *options_of(name)]
     for option in config.keys() - {'type'}:
         if option not in known:
             raise ValueError(f'{name} has no option {option!r}; its options: {", ".join(known)}.')
@@ -104,9 +103,19 @@ def options_of(name: str) -> list[str]:
 
 
 def full_options(config: Mapping) -> dict:
-    """The config of one method with the defaults of the options that it leaves out."""
-    parameters = inspect.signature(METHODS[config['type']]).parameters
-    return {name: parameters[name].default for name in options_of(config['type'])} | dict(config)
+    """The config of one method with the defaults of what it leaves out; configs that mean the same become equal."""
+    cls = METHODS[config['type']]
+    parameters = inspect.signature(cls).parameters
+    options = {name: parameters[name].default for name in options_of(config['type'])} | dict(blocks='')
+    options |= dict(sites=cls.sites) if _takes_sites(cls) else {}
+    options |= config
+    if 'sites' in options:
+        options['sites'] = sorted(options['sites'])
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+
+
+def _takes_sites(cls: type) -> bool:
+    return not hasattr(cls, 'place_option') and not issubclass(cls, Tuning)
 
 
 def _check_backbone(backbone: nn.Module) -> None:

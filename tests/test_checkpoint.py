@@ -114,7 +114,9 @@ def test_the_file_says_how_to_rebuild_the_task(tmp_path):
     task = dict(classes=('cat', 'dog'), palette=[(1, 2, 3), (4, 5, 6)])
     mmpeft.save_adapters(model, tmp_path / 'task.safetensors', dataset_meta=task, base='https://x.org/swin.pth')
     info = read_adapters(tmp_path / 'task.safetensors').info
-    assert info.methods == [dict(type='Mona', bottleneck=4, dropout=0.1, init='trunc_normal')]
+    sites = ['after_attn', 'after_ffn']
+    mona = dict(type='Mona', bottleneck=4, dropout=0.1, init='trunc_normal', blocks='', sites=sites)
+    assert info.methods == [mona]
     assert (info.backbone, info.host) == ('backbone', 'mmdet.models.backbones.swin.SwinTransformer')
     assert info.classes == ['cat', 'dog'] and info.palette == [[1, 2, 3], [4, 5, 6]]
     assert info.base == 'https://x.org/swin.pth' and info.version == mmpeft.__version__
@@ -236,8 +238,9 @@ def test_other_methods_and_options_are_refused(method, task):
     refused(detector(method), task, mmpeft.WrongModelError, 'this backbone carries')
 
 
-def test_an_option_written_out_is_the_same_as_its_default(task):
-    mmpeft.load_adapters(detector(dict(MONA, dropout=0.1)), task)
+@pytest.mark.parametrize('written', [dict(dropout=0.1), dict(sites=('after_ffn', 'after_attn')), dict(blocks='')])
+def test_an_option_written_out_is_the_same_as_its_default(written, task):
+    mmpeft.load_adapters(detector(MONA | written), task)
 
 
 def test_another_class_of_backbone_is_refused(task):

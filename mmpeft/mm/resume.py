@@ -1,7 +1,6 @@
 """Where a run can go on: the newest whole checkpoint, and only with the adapters that it was trained with."""
 
 import ast
-import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmpeft.freeze import is_adapter
-from mmpeft.inject import SIZES, options_of
+from mmpeft.inject import full_options, options_of
 from mmpeft.methods import METHODS
 from mmpeft.mm.backbone import NAMED
 from mmpeft.mm.checkpoints import check_resumable
@@ -122,20 +121,10 @@ def _methods_in(node: Any, key: str = '') -> Iterator[tuple[str, list[dict]]]:
             methods = [{'type': NAMED[name][0], **{k: node[k] for k in options_of(NAMED[name][0]) if k in node}}]
         else:
             methods = [node['method']] if isinstance(node['method'], Mapping) else node['method']
-        yield key, [_complete(method) for method in methods]
+        yield key, [full_options(method) if method['type'] in METHODS else dict(method) for method in methods]
         return
     for child in node:
         yield from _methods_in(node[child], f'{key}.{child}')
-
-
-def _complete(method: Mapping) -> dict[str, Any]:
-    """A method's config with its defaults, in which equal ones are equal: lists for tuples, sites in order."""
-    cls = METHODS.get(method['type'])
-    parameters = inspect.signature(cls).parameters.items() if cls else ()
-    options = {name: p.default for name, p in parameters if name not in SIZES and p.default is not p.empty}
-    options |= dict(blocks='', sites=getattr(cls, 'sites', ())) | dict(method)
-    options['sites'] = sorted(options['sites'])
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 
 def _model_of(text: str | None) -> dict | None:
