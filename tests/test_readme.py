@@ -60,3 +60,12 @@ def test_every_make_target_that_the_readme_names_exists(target):
 
 if __name__ == '__main__':
     print(table())
+
+
+def test_every_test_that_the_docs_name_exists():
+    file, found = None, 0
+    for named, test in re.findall(r'`(\w+\.py|\.\.\.)::(test_\w+)`', Path('docs/adapter_files.md').read_text()):
+        file = file if named == '...' else named
+        assert f'def {test}(' in Path('tests', file).read_text(), f'{file}::{test}'
+        found += 1
+    assert found
