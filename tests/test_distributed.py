@@ -1,6 +1,7 @@
 """Two processes over gloo on the CPU."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,6 +59,7 @@ def rank_main(rank: int, folder: Path, base: dict) -> None:
     for way, ema in RUNS:
         runner = trained(config(own, way, ema, 1, base, launcher='pytorch', model_wrapper_cfg=wrapper))
         torch.save(runner.model.module.state_dict(), own / Path(runner.work_dir).name / 'weights.pt')
+    flexible(own, 'copies', base, dict(type='DDPStrategy', model_wrapper=wrapper)).train()
     train_in_shards(own, base)
     torch.distributed.destroy_process_group()
 
@@ -66,9 +68,12 @@ def in_shards(folder: Path, name: str, base: dict, states: str | dict = 'local',
     """A runner whose model is sharded over two processes on the CPU."""
     wrapper = dict(type='MMFullyShardedDataParallel', device_id='cpu', auto_wrap_policy=changes.pop('wrap', None))
     strategy = dict(type='FSDPStrategy', model_wrapper=wrapper, state_dict_cfg=states)
+    return flexible(folder, name, base, strategy, **changes)
+
+
+def flexible(folder: Path, name: str, base: dict, strategy: dict, hooks: Sequence[dict] = (), **changes):
     cfg = config(folder / name, 'wrapper', False, 1, base)
-    cfg.custom_hooks.append(dict(type='mmpeft.AdapterReportHook'))
-    cfg.custom_hooks += changes.pop('hooks', [])
+    cfg.custom_hooks += [dict(type='mmpeft.AdapterReportHook'), *hooks]
     cfg.merge_from_dict(
         dict(launcher='pytorch', strategy=strategy, env_cfg=dict(dist_cfg=dict(backend='gloo')), **changes)
     )
@@ -154,9 +159,9 @@ def test_only_the_first_process_writes_adapter_files_and_leaves_nothing_else_beh
     assert not [path for path in ranks.one.glob('*/*') if path.suffix in suffixes or path.name.startswith('.')]
 
 
-@pytest.mark.parametrize('name', ['whole', 'blocks'])
-def test_a_sharded_model_writes_the_adapter_file_of_a_whole_one(ranks, name):
-    """Sharded as one unit with whole tensors in its checkpoints, or block by block with shards in them."""
+@pytest.mark.parametrize('name', ['copies', 'whole', 'blocks'])
+def test_the_strategies_of_a_flexible_runner_write_the_adapter_file_of_a_runner(ranks, name):
+    """Copies by DDP; shards of all as one unit, with whole checkpoints; shards block by block, in checkpoints too."""
     expected = read_adapters(ranks.zero / 'wrapper/adapters_last.safetensors')
     file = read_adapters(ranks.zero / name / 'wrapper/adapters_last.safetensors')
     assert file.info == expected.info
@@ -166,8 +171,8 @@ def test_a_sharded_model_writes_the_adapter_file_of_a_whole_one(ranks, name):
 def test_averaging_a_sharded_model_is_refused_before_training(ranks):
     for folder in (ranks.zero, ranks.one):
         assert (folder / 'ema.txt').read_text() == (
-            'AdapterReportHook takes no EMAHook under FSDPStrategy, where each process would average its own shards. '
-            'Remove EMAHook, or use DDPStrategy.'
+            'AdapterReportHook takes no EMAHook under FSDPStrategy, whose checkpoints mmengine cannot average. '
+            'Remove EMAHook, or use Runner, which averages under DDP.'
         )
 
 

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from mmpeft.checkpoint import adapted_backbone, missing_base, write_adapters
 from mmpeft.mm.hooks import bare_model
-from mmpeft.mm.strategies import check_strategy, fill_base, is_sharded, whole_model, whole_state
+from mmpeft.mm.strategies import bare_state, check_strategy, fill_base, is_sharded, whole_model, whole_state
 from mmpeft.registry import HOOKS
 
 BASE = 'adapter_base'
@@ -46,7 +46,7 @@ class AdapterCheckpointHook(Hook):
         # CheckpointHook announces a path just before it saves; the newest checkpoint may have the same one each time.
         new = {key for key in announced if announced[key] != self._written.get(key)} or {'last_ckpt'}
         self._written = announced
-        model, state = bare_model(runner), checkpoint['state_dict']
+        model, state = bare_model(runner), bare_state(checkpoint['state_dict'])
         if is_sharded(runner):
             state = whole_state(runner)  # in all processes, which FSDP calls here
             if not is_main_process():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import torch
-from mmengine._strategy import SingleDeviceStrategy
+from mmengine._strategy import DDPStrategy, SingleDeviceStrategy
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
@@ -21,7 +21,8 @@ def check_strategy(runner: Runner, hook: Hook) -> None:
     """Refuse a run in which ``hook`` would report or save something wrong, or nothing.
 
     Raises:
-        RuntimeError: The strategy is DeepSpeed's or ColossalAI's, or FSDP comes with an EMAHook or without a config.
+        RuntimeError: The strategy is DeepSpeed's or ColossalAI's, or one of several processes comes with an EMAHook,
+            or FSDP without a config.
     """
     name, strategy = type(hook).__name__, getattr(runner, 'strategy', None)
     # FSDPStrategy and DDPStrategy are subclasses.
@@ -30,17 +31,21 @@ def check_strategy(runner: Runner, hook: Hook) -> None:
             f'{name} works with {SUPPORTED}, not with {type(strategy).__name__}, which saves without asking hooks and '
             f'may split the model. Use one of these, or remove {name} from custom_hooks.'
         )
-    if not is_sharded(runner):
-        return
-    if any(isinstance(other, EMAHook) for other in runner.hooks):
+    if isinstance(strategy, DDPStrategy) and any(isinstance(other, EMAHook) for other in runner.hooks):
         raise RuntimeError(
-            f'{name} takes no EMAHook under FSDPStrategy, where each process would average its own shards. Remove '
-            'EMAHook, or use DDPStrategy.'
+            f'{name} takes no EMAHook under {type(strategy).__name__}, whose checkpoints mmengine cannot average. '
+            'Remove EMAHook, or use Runner, which averages under DDP.'
         )
-    if 'model' not in runner.cfg:
+    if is_sharded(runner) and 'model' not in runner.cfg:
         raise RuntimeError(
             f'{name} needs the config of the model under FSDPStrategy. Build the runner by FlexibleRunner.from_cfg.'
         )
+
+
+def bare_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` without the ``module.`` that DDPStrategy, unlike Runner, leaves before every name."""
+    inside = all(name.startswith('module.') for name in state)
+    return {name.removeprefix('module.'): tensor for name, tensor in state.items()} if inside else dict(state)
 
 
 def is_sharded(runner: Runner) -> bool:
