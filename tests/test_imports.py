@@ -22,6 +22,7 @@ ORDER = [
     'layouts',
     'registry',
     'demo',
+    'data',
     'mm',
 ]
 FREE = ['__init__', 'torchvision_ops']

@@ -1,0 +1,32 @@
+"""Label files of DOTA and STAR: a line an object, four corners, a class name and a difficulty."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+def read_quads(path: Path | None) -> tuple[np.ndarray, list[str], list[int]]:
+    """Corners, class names and difficulties of a label file; none where there is no file.
+
+    Lines such as ``gsd:0.25`` say something about the image and are passed over. A missing difficulty is 0.
+
+    Shape: the corners are ``(N, 8)``, x and y in px.
+
+    Raises:
+        ValueError: A line is neither; it names the line.
+    """
+    quads, classes, difficulties = [], [], []
+    text = path.read_text(encoding='utf-8-sig') if path is not None and path.is_file() else ''
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if not words or ':' in words[0]:
+            continue
+        try:
+            quads.append([float(word) for word in words[:8]])
+            classes.append(words[8])
+            difficulties.append(int(words[9]) if len(words) > 9 else 0)
+        except (ValueError, IndexError):
+            raise ValueError(
+                f'{path}, line {number}: expected x1 y1 x2 y2 x3 y3 x4 y4 class difficulty, got {line[:80]!r}.'
+            ) from None
+    return np.array(quads, np.float32).reshape(-1, 8), classes, difficulties
