@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent / 'mmpeft'
 ORDER = [
     'files',
     'sites',
+    'costs',
     'start',
     'methods',
     'hosts',

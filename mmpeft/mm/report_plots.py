@@ -1,0 +1,68 @@
+"""Pictures of the tables in ``mmpeft.mm.reporting``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mmpeft.mm.reporting import Costs, Run
+
+PANELS = {
+    'trainable': 'trainable in the backbone, M',
+    'activations': 'activations of one image, MB',
+    'optimizer': 'optimizer, MB',
+    'file': 'file, MB',
+}
+BLUE = '#2a6fbb'
+
+
+def draw_costs(rows: Sequence[Costs], path: Path) -> None:
+    """Bars of what each config costs, a panel for each kind of cost."""
+    figure = _figure(13, 1.2 + 0.35 * len(rows))
+    axes = figure.subplots(1, len(PANELS), sharey=True)
+    names = [row.name for row in rows]
+    for ax, (field, title) in zip(axes, PANELS.items(), strict=True):
+        values = [getattr(row, field) or 0 for row in rows]
+        bars = ax.barh(names, values, color=BLUE)
+        ax.bar_label(bars, fmt='{:,.3g}', padding=3, fontsize=8)
+        ax.set_title(title, fontsize=10)
+        ax.margins(x=0.25)
+        ax.spines[['top', 'right']].set_visible(False)
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=150)
+
+
+def draw_scores(rows: Sequence[Costs], metric: str, path: Path) -> None:
+    """The best score of each run against its trainable parameters in the backbone, as the papers draw it."""
+    figure = _figure(7, 5)
+    ax = figure.subplots()
+    for row in rows:
+        ax.scatter(row.trainable, row.score, color=BLUE)
+        ax.annotate(row.name, (row.trainable, row.score), xytext=(5, 4), textcoords='offset points', fontsize=8)
+    ax.set_xlabel('trainable parameters in the backbone, M')
+    ax.set_ylabel(metric)
+    ax.margins(0.2)
+    ax.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
+def draw_runs(runs: Sequence[Run], path: Path) -> None:
+    """Losses and scores of several runs in one picture."""
+    figure = _figure(12, 4.5)
+    left, right = figure.subplots(1, 2)
+    for run in runs:
+        left.plot(*zip(*run.losses, strict=True), label=run.name, linewidth=1) if run.losses else None
+        right.plot(*zip(*run.scores, strict=True), label=run.name, marker='o', markersize=4) if run.scores else None
+    for ax, title in ((left, 'loss'), (right, ', '.join(sorted({run.metric for run in runs})))):
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel('step')
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure
