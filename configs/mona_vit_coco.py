@@ -2,7 +2,7 @@
 #
 # Trains the adapters on the patch tokens (2,684,928 parameters), the pyramid, the FPN and all heads.
 #
-#   1 GPU:   python tools/train.py configs/mona_vit_coco.py --amp --auto-scale-lr
+#   1 GPU:   ACCUMULATE=8 python tools/train.py configs/mona_vit_coco.py --amp
 #   8 GPUs:  tools/dist_train.sh configs/mona_vit_coco.py 8 --amp
 #
 # Our extension: the authors publish Mona for Swin alone. The schedule is that of mona_swin_coco.py. Not run here.

@@ -1,44 +1,299 @@
 import copy
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
+import recipes
 import torch
-from mmengine.config import Config
+from mmdet.registry import DATASETS
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from tiny_data import MAIN, TINY_SWIN
 
 import mmpeft
+from mmpeft.mm.checks import register_library
 
 CONFIGS = sorted(map(str, Path('configs').rglob('*.py')))
 WHOLE = [path for path in CONFIGS if '_base_' not in Path(path).parts]
-PUBLISHED = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
+TOP = [Path(path).stem for path in WHOLE if len(Path(path).parts) == 2]
+# The configs that name their parts; all others state a difference from one of these.
+ROOTS = [name for name in TOP if '_base_ = [' in Path(f'configs/{name}.py').read_text()]
+TINY_VIT = dict(embed_dims=16, num_heads=2, init_cfg=None)
+TINY_ARCH = dict(embed_dims=16, num_layers=12, num_heads=2, feedforward_channels=32)
 
 
-@pytest.fixture(scope='module')
-def main():
-    return Config.fromfile(MAIN)
+@cache
+def parsed(path: str) -> Config:
+    return Config.fromfile(path)
 
 
-@pytest.mark.parametrize('path', CONFIGS)
+def config(name: str) -> Config:
+    return parsed(f'configs/{name}.py')
+
+
+def header(path: str) -> str:
+    return Path(path).read_text().partition('_base_')[0]
+
+
+def resolved(cfg: Config, wanted: dict) -> dict:
+    """The recipe in ``cfg``; of the backbone's keys only those that the table has."""
+    backbone, wrapper = cfg.model.backbone.backbone, cfg.optim_wrapper
+    warmups = [s for s in cfg.param_scheduler if s.type == 'LinearLR']
+    (decay,) = [s for s in cfg.param_scheduler if s.type != 'LinearLR']
+    length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.get('max_iters')
+    assert decay.end == length and decay.by_epoch == ('max_epochs' in cfg.train_cfg)
+    assert all(s.begin == 0 and not s.by_epoch for s in warmups)
+    assert cfg.model.backbone.type == 'mmpeft.AdaptedBackbone'
+    assert wrapper.constructor == 'mmpeft.AdapterOptimWrapperConstructor'
+    assert wrapper.type == 'OptimWrapper' and wrapper.accumulative_counts == 1
+    return dict(
+        model=cfg.model.type.removeprefix('mmdet.'),
+        base=next((key for key, file in recipes.BASES.items() if file in backbone.init_cfg.checkpoint), None),
+        backbone={key: backbone.get(key) for key in wanted['backbone']},
+        method=cfg.model.backbone.method.to_dict(),
+        optimizer=wrapper.optimizer.to_dict(),
+        keys=wrapper.get('paramwise_cfg', {}).get('custom_keys', {}),
+        length=length,
+        warmup=(warmups[0].end, warmups[0].start_factor) if warmups else None,
+        decay={key: decay[key] for key in wanted['decay']},
+        clip=wrapper.get('clip_grad', {}).get('max_norm'),
+        batch=cfg.auto_scale_lr.base_batch_size,
+        gpus=cfg.auto_scale_lr.base_batch_size // cfg.train_dataloader.batch_size,
+    )
+
+
+def build_on_meta(cfg: Config) -> torch.nn.Module:
+    """The backbone of ``cfg`` in its real size, without memory for it."""
+    register_library(cfg.default_scope)
+    init_default_scope(cfg.default_scope)
+    linspace = torch.linspace
+    with pytest.MonkeyPatch.context() as patch, torch.device('meta'):
+        # Stock code reads the rates of drop path off a tensor.
+        patch.setattr(torch, 'linspace', lambda *args, **kwargs: linspace(*args, **kwargs, device='cpu'))
+        return MODELS.build(cfg.model.backbone)
+
+
+def shrink(cfg: Config) -> list[int]:
+    """Make the backbone of ``cfg`` tiny, fit what reads its maps, and return their channels."""
+    backbone, model = cfg.model.backbone.backbone, cfg.model
+    if backbone.type.endswith('VisionTransformer'):
+        backbone.update(dict(arch=TINY_ARCH, init_cfg=None) if 'arch' in backbone else TINY_VIT)
+        widths = [16] * len(backbone.out_indices)
+    else:
+        backbone.update(TINY_SWIN)
+        widths = [8 << index for index in backbone.out_indices]
+    if 'neck' in model:
+        *pyramid, fpn = _listed(model.neck)
+        fpn.in_channels = widths
+        for part in pyramid:
+            part.embed_dim, part.norm_cfg.num_groups = 16, 4
+    heads = [model.decode_head, *_listed(model.auxiliary_head)] if 'decode_head' in model else []
+    for part in heads:
+        part.in_channels = widths if isinstance(part.in_index, list) else widths[part.in_index]
+    return widths
+
+
+def _listed(part) -> list:
+    return part if isinstance(part, list) else [part]
+
+
+def build_shrunk(name: str) -> None:
+    cfg = copy.deepcopy(config(name))
+    register_library(cfg.default_scope)
+    init_default_scope(cfg.default_scope)
+    widths = shrink(cfg)
+    model = MODELS.build(cfg.model)
+    trainable = {key for key, p in model.backbone.named_parameters() if p.requires_grad}
+    assert trainable == mmpeft.trained_names(model.backbone)
+    frozen = [key for key, p in model.named_parameters() if not p.requires_grad]
+    assert all(key.startswith('backbone.') for key in frozen)
+    assert bool(frozen) == (cfg.model.backbone.method != dict(type='Full'))
+    outputs = model.backbone.eval()(torch.randn(1, 3, 64, 64))
+    assert [out.shape[1] for out in outputs] == widths
+
+
+@pytest.mark.parametrize('path', [p for p in CONFIGS if Path(p).stem not in TOP or Path(p).stem in ROOTS])
 def test_every_config_parses_and_survives_being_dumped(path):
-    cfg = Config.fromfile(path)
+    cfg = parsed(path)
     assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
 
 
 @pytest.mark.parametrize('path', WHOLE)
 def test_every_whole_config_opens_with_what_it_trains_and_the_command(path):
-    header = Path(path).read_text().split('\n\n')[0].partition('_base_')[0]
-    assert header.startswith('# ') and f'tools/train.py {path}' in header
+    text = header(path)
+    assert text.startswith('# ') and f'tools/train.py {path}' in text
+    assert re.search(r'^# Trains ', text, re.M)
 
 
-def test_main_backbone_is_mona_in_swin_b_with_22k_weights(main):
-    backbone = main.model.backbone
-    assert backbone.type == 'mmpeft.AdaptedBackbone' and backbone.method == dict(type='Mona')
-    swin = backbone.backbone
-    assert (swin.type, swin.embed_dims, swin.window_size, swin.drop_path_rate) == ('SwinTransformer', 128, 7, 0.3)
-    assert swin.depths == [2, 2, 18, 2] and swin.num_heads == [4, 8, 16, 32]
-    assert swin.out_indices == (0, 1, 2, 3) and swin.convert_weights
-    assert swin.init_cfg == dict(type='Pretrained', checkpoint=f'{PUBLISHED}swin_base_patch4_window7_224_22k.pth')
+@pytest.mark.parametrize('name', TOP)
+def test_every_header_gives_commands_for_1_and_8_gpus_that_keep_the_batch(name):
+    text, cfg = header(f'configs/{name}.py'), config(name)
+    batch, each = cfg.auto_scale_lr.base_batch_size, cfg.train_dataloader.batch_size
+    single = re.search(rf'1 GPU: +(?:ACCUMULATE=(\d+) )?python tools/train\.py configs/{re.escape(name)}\.py', text)
+    assert int(single[1] or 1) * each == batch
+    several = re.findall(rf'tools/dist_train\.sh configs/{re.escape(name)}\.py (\d+)(.*)', text)
+    assert 8 in [int(gpus) for gpus, _ in several]
+    for gpus, options in several:
+        assert int(gpus) * each == batch or '--auto-scale-lr' in options
+
+
+@pytest.mark.parametrize('name', TOP)
+def test_every_header_says_what_is_published_and_that_it_was_not_run(name):
+    text = ' '.join(header(f'configs/{name}.py').replace('#', ' ').split())
+    assert 'Not run here' in text
+    published = re.search(r'Published: (.*?\.)(?: |$)', text)
+    unpublished = re.search(r'[Oo]ur extension|No published result', text)
+    assert published or unpublished
+    if published:
+        assert re.search(r"\(|the paper's figure|not verified|could not be found", text[published.start() :])
+
+
+@pytest.mark.parametrize('name', [name for name in TOP if '--amp' in header(f'configs/{name}.py')])
+def test_headers_that_offer_mixed_precision_say_where_it_needs_a_gpu(name):
+    text = header(f'configs/{name}.py')
+    roots = [root for root in ROOTS if f'{root}.py' in text]
+    assert any('needs a GPU' in ' '.join(header(f'configs/{root}.py').replace('#', '').split()) for root in roots)
+
+
+@pytest.mark.parametrize('name', TOP)
+def test_every_recipe_is_that_of_the_table(name):
+    wanted = dict(clip=None) | recipes.expected(name)
+    assert resolved(config(name), wanted) == wanted
+
+
+@pytest.mark.parametrize('name', TOP)
+def test_every_backbone_trains_the_parameters_of_the_table_and_of_its_header(name):
+    backbone = build_on_meta(config(name))
+    trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    assert recipes.count(name) in (trainable, None)
+    assert f'{trainable:,} parameters' in header(f'configs/{name}.py') or trainable == 0
+
+
+def test_every_baseline_is_there_for_every_data_set_on_swin():
+    methods = set(recipes.METHODS) - {'vpt'}
+    for data in ('coco', 'voc', 'ade20k'):
+        assert {f'{method}_swin_{data}' for method in methods} <= set(TOP)
+
+
+def test_a_method_swap_is_one_line():
+    for name in set(TOP) - set(ROOTS) - {'mona_swin_ade20k'}:
+        lines = [line for line in Path(f'configs/{name}.py').read_text().splitlines() if line and line[0] != '#']
+        assert len(lines) == 2 and lines[0].startswith('_base_') and lines[1].startswith('model = dict(backbone='), name
+
+
+@pytest.mark.parametrize('name', ROOTS)
+def test_accumulation_scales_all_that_counts_iterations(name, monkeypatch):
+    plain = config(name)
+    monkeypatch.setenv('ACCUMULATE', '8')
+    cfg = Config.fromfile(f'configs/{name}.py')
+    assert cfg.optim_wrapper.accumulative_counts == 8
+    for before, after in zip(plain.param_scheduler, cfg.param_scheduler, strict=True):
+        scale = 1 if before.by_epoch else 8
+        assert (after.begin, after.end) == (scale * before.begin, scale * before.end)
+        assert after.get('milestones') == before.get('milestones')
+    iterations = plain.train_cfg.get('max_iters')
+    if iterations is None:
+        assert cfg.train_cfg == plain.train_cfg
+    else:
+        assert cfg.train_cfg.max_iters == 8 * iterations
+        assert cfg.train_cfg.val_interval == 8 * plain.train_cfg.val_interval
+        hooks = cfg.default_hooks, plain.default_hooks
+        assert hooks[0].checkpoint.interval == 8 * hooks[1].checkpoint.interval
+
+
+@pytest.mark.parametrize('name', ROOTS)
+def test_roots_build_with_a_small_backbone_and_train_what_their_method_says(name):
+    build_shrunk(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [name for name in TOP if name not in ROOTS])
+def test_all_others_build_with_a_small_backbone(name):
+    build_shrunk(name)
+
+
+def test_mona_on_ade20k_and_full_fine_tuning_exist_under_each_others_recipe():
+    def recipe(name):
+        cfg = config(name)
+        return cfg.optim_wrapper.optimizer, cfg.model.backbone.backbone.drop_path_rate
+
+    assert recipe('mona_swin_ade20k_lr6e-5') == recipe('full_swin_ade20k')
+    assert recipe('full_swin_ade20k_lr3e-4') == recipe('mona_swin_ade20k') != recipe('full_swin_ade20k')
+
+
+def test_setr_has_the_published_heads_and_slides():
+    model = config('cvpt_vit_ade20k').model
+    heads = [model.decode_head, *model.auxiliary_head]
+    assert [(h.type, h.in_index, h.num_convs, h.up_scale, h.loss_decode.loss_weight) for h in heads] == [
+        ('SETRUPHead', 3, 4, 2, 1.0),
+        *(('SETRUPHead', index, 2, 4, 0.4) for index in (0, 1, 2)),
+    ]
+    assert all(head.norm_cfg.type == 'SyncBN' and head.num_classes == 150 for head in heads)
+    assert model.test_cfg == dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
+
+
+def test_upernet_has_the_published_heads():
+    model = config('full_swin_ade20k').model
+    decode, auxiliary = model.decode_head, model.auxiliary_head
+    assert (decode.type, decode.channels, decode.norm_cfg.type) == ('UPerHead', 512, 'SyncBN')
+    assert (auxiliary.type, auxiliary.in_index, auxiliary.norm_cfg.type) == ('FCNHead', 2, 'SyncBN')
+    assert auxiliary.loss_decode.loss_weight == 0.4 and model.test_cfg == dict(mode='whole')
+
+
+VOC_XML = """<annotation><filename>{name}.jpg</filename><size><width>200</width><height>100</height></size>{objects}
+</annotation>"""
+VOC_BOX = (
+    '<object><name>cat</name><difficult>{difficult}</difficult>'
+    '<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>{x}</xmax><ymax>{y}</ymax></bndbox></object>'
+)
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Each year has an image with boxes of 9, 31, 32 and 90 px, and one whose only box is of 9 px."""
+    for year in (2007, 2012):
+        root = tmp_path / f'VOC{year}'
+        for folder in ('Annotations', 'ImageSets/Main', 'JPEGImages'):
+            (root / folder).mkdir(parents=True)
+        names = [f'{year}_0', f'{year}_1']
+        for name, sizes in zip(names, ([9, 31, 32, 90], [9]), strict=True):
+            boxes = ''.join(VOC_BOX.format(difficult=0, x=size + 1, y=size + 1) for size in sizes)
+            (root / f'Annotations/{name}.xml').write_text(VOC_XML.format(name=name, objects=boxes))
+        (root / 'ImageSets/Main/trainval.txt').write_text('\n'.join(names) + '\n')
+    return tmp_path
+
+
+def boxes_that_train(dataset: ConfigDict, root: Path) -> tuple[int, int]:
+    dataset = copy.deepcopy(dataset)
+    for part in dataset.dataset.datasets:
+        part.data_root = f'{root}/'
+    built = DATASETS.build(dataset)
+    infos = [built.get_data_info(index) for index in range(len(built))]
+    return len(built), sum(not box['ignore_flag'] for info in infos for box in info['instances'])
+
+
+def test_voc_trains_on_all_boxes_of_both_years_three_times_where_stock_drops_small_ones(voc):
+    ours = config('mona_swin_voc').train_dataloader.dataset
+    stock = parsed_stock_voc()
+    assert boxes_that_train(ours, voc) == (3 * 4, 3 * 2 * 5)
+    assert boxes_that_train(stock, voc) == (3 * 4, 3 * 2 * 2)
+
+
+def parsed_stock_voc() -> ConfigDict:
+    text = "_base_ = 'mmdet::_base_/datasets/voc0712.py'"
+    return Config.fromstring(text, '.py').train_dataloader.dataset
+
+
+def test_voc_is_measured_by_ap50_over_11_points_on_the_test_images_of_2007():
+    cfg = config('mona_swin_voc')
+    assert cfg.test_evaluator == dict(type='VOCMetric', metric='mAP', eval_mode='11points')
+    assert cfg.test_dataloader.dataset.ann_file == 'VOC2007/ImageSets/Main/test.txt'
+
+
+@pytest.fixture(scope='module')
+def main():
+    return parsed(MAIN)
 
 
 def test_main_detector_is_the_published_cascade(main):
@@ -54,24 +309,6 @@ def test_main_detector_is_the_published_cascade(main):
     assert [stage.assigner.pos_iou_thr for stage in model.train_cfg.rcnn] == [0.5, 0.6, 0.7]
 
 
-def test_main_optimizer_is_adamw_without_decay_for_positions_and_norms(main):
-    wrapper = main.optim_wrapper
-    assert wrapper.type == 'OptimWrapper' and wrapper.constructor == 'mmpeft.AdapterOptimWrapperConstructor'
-    assert wrapper.optimizer == dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
-    keys = wrapper.paramwise_cfg.custom_keys
-    assert set(keys) == {'absolute_pos_embed', 'relative_position_bias_table', 'norm'}
-    assert all(rule == dict(decay_mult=0.0) for rule in keys.values())
-    assert 'clip_grad' not in wrapper
-
-
-def test_main_schedule_is_36_epochs_for_16_images_with_steps_at_27_and_33(main):
-    warmup, steps = main.param_scheduler
-    assert warmup == dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=500)
-    assert steps == dict(type='MultiStepLR', begin=0, end=36, by_epoch=True, milestones=[27, 33], gamma=0.1)
-    assert main.train_cfg.max_epochs == 36
-    assert main.auto_scale_lr.base_batch_size == 16 == 8 * main.train_dataloader.batch_size
-
-
 def test_main_augmentation_is_multi_scale_with_crops(main):
     *_, flip, choice, _ = main.train_dataloader.dataset.pipeline
     assert flip == dict(type='RandomFlip', prob=0.5)
@@ -80,17 +317,3 @@ def test_main_augmentation_is_multi_scale_with_crops(main):
     assert small.scales == [(400, 1333), (500, 1333), (600, 1333)]
     assert crop.crop_size == (384, 600) and crop.crop_type == 'absolute_range' and crop.allow_negative_crop
     assert main.test_dataloader.dataset.pipeline[1] == dict(type='Resize', scale=(1333, 800), keep_ratio=True)
-
-
-def test_main_model_builds_with_a_small_swin_and_trains_adapters_neck_and_heads(main):
-    init_default_scope('mmdet')
-    cfg = copy.deepcopy(main)
-    cfg.model.backbone.backbone.update(TINY_SWIN)
-    cfg.model.neck.in_channels = [8, 16, 32, 64]
-    model = MODELS.build(cfg.model)
-    trainable = {name for name, p in model.backbone.named_parameters() if p.requires_grad}
-    assert trainable == set(mmpeft.trained_names(model.backbone)) and all(map(mmpeft.is_adapter, trainable))
-    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
-    assert frozen and all(name.startswith('backbone.') for name in frozen)
-    outputs = model.backbone.eval() or model.backbone(torch.randn(1, 3, 64, 64))
-    assert [out.shape[1] for out in outputs] == [8, 16, 32, 64]

@@ -1,10 +1,15 @@
 # 36 epochs of AdamW, the learning rate divided by 10 after epochs 27 and 33, for a batch of 16 images.
+#
+# ACCUMULATE=N in the environment updates the weights every N iterations: N times the batch on the same GPUs. The
+# warm-up, which counts iterations, grows with it.
+accumulate = {{'$ACCUMULATE:1'}}
+
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=36, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500 * accumulate),
     dict(type='MultiStepLR', begin=0, end=36, by_epoch=True, milestones=[27, 33], gamma=0.1),
 ]
 
@@ -18,7 +23,8 @@ optim_wrapper = dict(
             norm=dict(decay_mult=0.0),
         )
     ),
+    accumulative_counts=accumulate,
 )
 
-# `--auto-scale-lr` multiplies the learning rate by (actual batch / 16).
+# `--auto-scale-lr` multiplies the learning rate by (images per iteration / 16), whatever ACCUMULATE says.
 auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -1,0 +1,14 @@
+# LoRand in a frozen Swin-L: detection on Pascal VOC 07+12 with RetinaNet.
+#
+# Trains the adapters (3,543,936 parameters, 1.78 % of the backbone with them), and the neck and the head.
+#
+#   1 GPU:   ACCUMULATE=2 python tools/train.py configs/lorand_swin_voc.py --amp
+#   2 GPUs:  tools/dist_train.sh configs/lorand_swin_voc.py 2 --amp
+#   8 GPUs:  tools/dist_train.sh configs/lorand_swin_voc.py 8 --amp --auto-scale-lr
+#
+# Published: the paper's figure is not verified.
+#
+# The recipe and what to know of it: mona_swin_voc.py. Not run here.
+_base_ = './mona_swin_voc.py'
+
+model = dict(backbone=dict(method=dict(type='LoRand')))

@@ -1,0 +1,17 @@
+# NormTuning in a frozen Swin-L: detection on Pascal VOC 07+12 with RetinaNet.
+#
+# Trains the norms (88,320 parameters, 0.05 % of the backbone), and the neck and the head.
+#
+#   1 GPU:   ACCUMULATE=2 python tools/train.py configs/normtuning_swin_voc.py --amp
+#   2 GPUs:  tools/dist_train.sh configs/normtuning_swin_voc.py 2 --amp
+#   8 GPUs:  tools/dist_train.sh configs/normtuning_swin_voc.py 8 --amp --auto-scale-lr
+#
+# Published: the paper's figure is not verified.
+#
+# The patch embedding stays frozen, as in the published run: its frozen_stages=1 means that, where in mmdetection it
+# would freeze the first stage too.
+#
+# The recipe and what to know of it: mona_swin_voc.py. Not run here.
+_base_ = './mona_swin_voc.py'
+
+model = dict(backbone=dict(method=dict(type='NormTuning', blocks='^(?!patch_embed)')))

@@ -1,0 +1,14 @@
+# SSF in a frozen Swin-B: instance segmentation on COCO 2017 with Cascade Mask R-CNN.
+#
+# Trains the scales and shifts (269,056 parameters, 0.31 % of the backbone with them), and the neck and all heads.
+#
+#   1 GPU:   ACCUMULATE=8 python tools/train.py configs/ssf_swin_coco.py --amp
+#   8 GPUs:  tools/dist_train.sh configs/ssf_swin_coco.py 8 --amp
+#
+# No published result: our extension. The authors of SSF publish classification alone, with a learning rate up to 100
+# times that of full fine-tuning; here it has the recipe of the baselines, so a search may pay.
+#
+# The recipe and what to know of it: mona_swin_coco.py. Not run here.
+_base_ = './mona_swin_coco.py'
+
+model = dict(backbone=dict(method=dict(type='SSF')))

@@ -1,0 +1,176 @@
+"""The published recipes, as one table: what each config at the top of ``configs`` has to resolve to.
+
+Sources: the configs and logs of github.com/Leiyi-Hu/mona at 5deeac9 for COCO, VOC and ADE20K on Swin, those of
+github.com/Lingyun0419/CVPT at 2fc9877 for ADE20K on ViT-L. The counts follow from the methods' definitions; those of
+Mona, Adapter, AdaptFormer, LoRA and full fine-tuning on Swin-L are printed in the authors' logs.
+"""
+
+NO_DECAY = ('absolute_pos_embed', 'norm', 'relative_position_bias_table')
+SWIN_B = dict(embed_dims=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32], window_size=7)
+SWIN_L = dict(embed_dims=192, depths=[2, 2, 18, 2], num_heads=[6, 12, 24, 48], window_size=7)
+SWIN_T = dict(embed_dims=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7)
+VIT_B = dict(arch='base', img_size=384, patch_size=16)
+VIT_L = dict(img_size=(512, 512), patch_size=16, embed_dims=1024, num_layers=24, num_heads=16)
+BASES = {
+    'swin-t': 'swin_tiny_patch4_window7_224.pth',
+    'swin-b': 'swin_base_patch4_window7_224_22k',
+    'swin-l': 'swin_large_patch4_window7_224_22k',
+    'vit-b': 'vit-base-p16_in21k-pre-3rdparty_ft-64xb64_in1k-384',
+    'vit-l': 'jx_vit_large_p16_384',
+}
+
+# One entry for each host and data set. `batch` is the number of images of an update, `gpus` those of the published run.
+RECIPES = {
+    'swin_coco': dict(
+        model='CascadeRCNN',
+        base='swin-b',
+        backbone=SWIN_B | dict(drop_path_rate=0.3, out_indices=(0, 1, 2, 3)),
+        optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+        keys=dict.fromkeys(NO_DECAY, dict(decay_mult=0.0)),
+        length=36,
+        warmup=(500, 1e-3),
+        decay=dict(type='MultiStepLR', milestones=[27, 33], gamma=0.1),
+        batch=16,
+        gpus=8,
+    ),
+    'swin_voc': dict(
+        model='RetinaNet',
+        base='swin-l',
+        backbone=SWIN_L | dict(drop_path_rate=0.2, out_indices=(1, 2, 3)),
+        optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+        keys=dict.fromkeys(NO_DECAY, dict(decay_mult=0.0)),
+        length=4,
+        warmup=None,
+        decay=dict(type='MultiStepLR', milestones=[3], gamma=0.1),
+        batch=2,
+        gpus=2,
+    ),
+    'swin_ade20k': dict(
+        model='EncoderDecoder',
+        base='swin-l',
+        backbone=SWIN_L | dict(drop_path_rate=0.3, out_indices=(0, 1, 2, 3)),
+        optimizer=dict(type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
+        keys=dict.fromkeys(NO_DECAY, dict(decay_mult=0.0)),
+        length=160_000,
+        warmup=(1500, 1e-6),
+        decay=dict(type='PolyLR', power=1.0, eta_min=0.0),
+        batch=16,
+        gpus=8,
+    ),
+    'vit_ade20k': dict(
+        model='EncoderDecoder',
+        base='vit-l',
+        backbone=VIT_L | dict(drop_rate=0.1, out_indices=(9, 14, 19, 23), patch_bias=True, interpolate_mode='bilinear'),
+        optimizer=dict(type='SGD', lr=1e-3, momentum=0.9, weight_decay=0.0),
+        keys=dict(head=dict(lr_mult=10.0)),
+        length=160_000,
+        warmup=None,
+        decay=dict(type='PolyLR', power=0.9, eta_min=1e-4),
+        batch=16,
+        gpus=8,
+    ),
+}
+# Our extension: the schedule of Mona on COCO.
+RECIPES['vit_coco'] = RECIPES['swin_coco'] | dict(model='MaskRCNN', base='vit-b', backbone=VIT_B)
+
+METHODS = {
+    'mona': dict(type='Mona'),
+    'full': dict(type='Full'),
+    'frozen': dict(type='Frozen'),
+    'bitfit': dict(type='BitFit', tables=True),
+    'normtuning': dict(type='NormTuning'),
+    'partial': dict(type='Partial'),
+    'adapter': dict(type='Adapter'),
+    'adaptformer': dict(type='AdaptFormer'),
+    'lora': dict(type='LoRA'),
+    'lorand': dict(type='LoRand'),
+    'ssf': dict(type='SSF'),
+    'cvpt': dict(type='CVPT'),
+    'vpt': dict(type='VPT', deep=True),
+}
+
+# Where a config differs from the entry of its host and data set.
+MONA_ADE20K = dict(lr=3e-4, drop_path_rate=0.2)
+WITHOUT_PATCHES = '^(?!patch_embed)'
+TINY = dict(model='MaskRCNN', base='swin-t', backbone=SWIN_T | dict(drop_path_rate=0.2, out_indices=(0, 1, 2, 3)))
+DIFFERENCES = {
+    'mona_swin_ade20k': MONA_ADE20K,
+    'full_swin_ade20k_lr3e-4': MONA_ADE20K,
+    'mona_swin_coco_mask-rcnn_tiny': TINY,
+    'full_swin_coco_mask-rcnn_tiny': TINY,
+    'cvpt_vit_ade20k': dict(method=dict(num_prompts=10)),
+    'cvpt_vit_ade20k_p200': dict(method=dict(num_prompts=200)),
+    **{f'{name}_swin_voc': dict(method=dict(blocks=WITHOUT_PATCHES)) for name in ('full', 'bitfit', 'normtuning')},
+}
+
+# Trainable parameters of the backbone.
+COUNTS = {
+    'swin_coco': dict(
+        mona=3_667_456,
+        full=86_745_016,
+        frozen=0,
+        bitfit=201_656,
+        normtuning=59_392,
+        partial=12_601_632,
+        adapter=3_107_328,
+        adaptformer=1_553_664,
+        lora=3_080_192,
+        lorand=2_370_816,
+        ssf=269_056,
+        cvpt=10 * 12_032,  # prompts times the channels of all blocks
+    ),
+    'swin_ade20k': dict(
+        mona=5_267_712,
+        full=194_998_164,
+        frozen=0,
+        bitfit=302_484,
+        normtuning=89_088,
+        partial=28_339_632,
+        adapter=4_659_456,
+        adaptformer=2_329_728,
+        lora=4_620_288,
+        lorand=3_543_936,
+        ssf=403_584,
+        cvpt=10 * 18_048,
+    ),
+    'vit_ade20k': dict(
+        cvpt=245_760,
+        vpt=245_760,
+        frozen=0,
+        mona=24 * (133 * 1024 + 9728) * 2,
+        ssf=22 * 1024 * 24 + 2 * 1024,  # without the pair of the last norm, which SETR has not
+    ),
+    'vit_coco': dict(mona=2_684_928),
+}
+# On VOC there is no output norm of the first stage, and the patch embedding (9,792 parameters, 384 of them biases, 384
+# of its norm) is frozen in full fine-tuning, BitFit and NormTuning too.
+COUNTS['swin_voc'] = COUNTS['swin_ade20k'] | dict(
+    full=194_998_164 - 384 - 9_792,
+    bitfit=302_484 - 192 - 384,
+    normtuning=89_088 - 384 - 384,
+    ssf=403_584 - 384,
+)
+COUNTS_OF_VARIANTS = {
+    'mona_swin_coco_mask-rcnn_tiny': 1_408_128,
+    'full_swin_coco_mask-rcnn_tiny': 27_520_698,
+    'cvpt_vit_ade20k_p200': 4_915_200,
+}
+
+
+def expected(name: str) -> dict:
+    """The recipe of the config ``name``, with its method."""
+    method, host, data, *_ = name.split('_')
+    recipe = RECIPES[f'{host}_{data}'] | dict(method=METHODS[method])
+    changes = dict(DIFFERENCES.get(name, {}))
+    recipe['method'] = recipe['method'] | changes.pop('method', {})
+    if 'lr' in changes:
+        recipe['optimizer'] = recipe['optimizer'] | dict(lr=changes.pop('lr'))
+    if 'drop_path_rate' in changes:
+        recipe['backbone'] = recipe['backbone'] | dict(drop_path_rate=changes.pop('drop_path_rate'))
+    return recipe | changes
+
+
+def count(name: str) -> int | None:
+    """The trainable parameters of the backbone of the config ``name``, where a source gives them."""
+    method, host, data, *_ = name.split('_')
+    return COUNTS_OF_VARIANTS.get(name, COUNTS[f'{host}_{data}'].get(method))
