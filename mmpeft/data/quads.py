@@ -19,7 +19,7 @@ def read_quads(path: Path | None) -> tuple[np.ndarray, list[str], list[int]]:
     text = path.read_text(encoding='utf-8-sig') if path is not None and path.is_file() else ''
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
-        if not words or ':' in words[0]:
+        if not words or is_header(line):
             continue
         try:
             quads.append([float(word) for word in words[:8]])
@@ -30,3 +30,8 @@ def read_quads(path: Path | None) -> tuple[np.ndarray, list[str], list[int]]:
                 f'{path}, line {number}: expected x1 y1 x2 y2 x3 y3 x4 y4 class difficulty, got {line[:80]!r}.'
             ) from None
     return np.array(quads, np.float32).reshape(-1, 8), classes, difficulties
+
+
+def is_header(line: str) -> bool:
+    """Whether a line says something about the image, as ``imagesource:GoogleEarth`` does."""
+    return ':' in line.split()[0]

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmpeft.data.quads import is_header
 from mmpeft.data.records import Record, read_json
 from mmpeft.data.trees import Part
 from mmpeft.files import write_atomically
@@ -63,11 +64,15 @@ def _coco_of(path: Path, numbers: set) -> str:
 
 
 def _copy_labels(folder: Path, names: set[str], out: Path) -> None:
-    """Copy into a folder beside, which then takes the name: a copy that is broken off leaves no half of it."""
+    """Copy into a folder beside, which then takes the name: a copy that is broken off leaves no half of it.
+
+    Lines such as ``gsd:0.25`` stay behind: mmrotate's data set class does not read them.
+    """
     beside = out.with_name(f'.{out.name}.part')
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     for name in sorted(names):
-        if (folder / f'{name}.txt').is_file():
-            shutil.copyfile(folder / f'{name}.txt', beside / f'{name}.txt')
+        lines = (folder / f'{name}.txt').read_text(encoding='utf-8-sig').splitlines(keepends=True)
+        text = ''.join(line for line in lines if line.strip() and not is_header(line))
+        (beside / f'{name}.txt').write_text(text, encoding='utf-8')
     beside.rename(out)
