@@ -2,7 +2,19 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from mmengine.runner import Runner, load_checkpoint
-from tiny import MONA, SWIN, ToyModel, pretrained, runner_config, same, trained, wrapped
+from tiny import (
+    MONA,
+    SWIN,
+    VIT,
+    ToyModel,
+    mmpretrain_vit,
+    mmseg_vit,
+    pretrained,
+    runner_config,
+    same,
+    trained,
+    wrapped,
+)
 
 import mmpeft
 from mmpeft.checkpoint import read_adapters, tensors_to_save
@@ -196,3 +208,29 @@ def test_training_goes_on_from_an_adapter_file(tmp_path, task):
     trained(cfg)
     first, second = (read_adapters(path) for path in (task[2], tmp_path / 'second/adapters_last.safetensors'))
     assert same(first.tensors, second.tensors) and first.info.digests == second.info.digests
+
+
+@pytest.mark.parametrize('vit', [mmseg_vit, mmpretrain_vit])
+def test_a_table_of_positions_that_was_resized_comes_with_the_file(vit, tmp_path):
+    torch.manual_seed(0)
+    small = {f'backbone.{name}': tensor for name, tensor in vit().state_dict().items()}
+    torch.save(dict(state_dict=small), tmp_path / 'base.pth')
+    scope = 'mmseg' if vit is mmseg_vit else 'mmpretrain'
+    options = dict(VIT, img_size=32, patch_size=8, mlp_ratio=2, out_indices=(0, 2))
+    if scope == 'mmpretrain':
+        options = dict(arch=dict(VIT, feedforward_channels=32), patch_size=8, out_indices=(0, 2), out_type='featmap')
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'base.pth'), prefix='backbone.')
+    if scope == 'mmseg':
+        init.pop('prefix')
+        torch.save({name.removeprefix('backbone.'): tensor for name, tensor in small.items()}, tmp_path / 'base.pth')
+    stock = dict(options, type=f'{scope}.VisionTransformer', img_size=48, init_cfg=init)
+    model = MODELS.build(wrapped(stock, dict(type='CVPT')))
+    model.init_weights()
+    with torch.no_grad():
+        model.pos_embed += 0.1  # what a task may do to it
+    x = torch.randn(2, 3, 48, 48)
+    mmpeft.save_adapters(model, tmp_path / 'task.safetensors')
+    fresh = MODELS.build(wrapped(stock, dict(type='CVPT')))
+    load(fresh, tmp_path / 'task.safetensors')
+    for a, b in zip(fresh.eval()(x), model.eval()(x), strict=True):
+        assert torch.equal(a, b)
