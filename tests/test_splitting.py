@@ -117,6 +117,20 @@ def test_patches_and_labels_are_byte_equal_to_those_of_mmrotate(theirs, tree, tm
     assert flags == {'0', '1', '2'}
 
 
+@pytest.mark.parametrize('kind', ['jpg', 'tif', 'bmp', 'gray', 'alpha', '16 bit'])
+def test_images_of_every_kind_are_read_as_by_mmrotate(theirs, tmp_path, kind):
+    tree = write_tree(tmp_path / 'tree', [(100, 90)])
+    picture = cv2.imread(str(tree / 'images/P0000.png'))
+    if kind in ('jpg', 'tif', 'bmp'):
+        (tree / 'images/P0000.png').rename(tree / 'images/unused')
+        cv2.imwrite(str(tree / f'images/P0000.{kind}'), picture)
+        (tree / 'images/unused').unlink()
+    else:
+        change = {'gray': picture[..., 0], 'alpha': np.dstack([picture, picture[..., 0]])}
+        cv2.imwrite(str(tree / 'images/P0000.png'), change.get(kind, picture.astype(np.uint16) * 256))
+    assert_equal_to_mmrotate(theirs, tree, tmp_path, SMALL)
+
+
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason='MMPEFT_DATA names no folder with dota_sample')
 @pytest.mark.parametrize('cut', [Cut(), Cut(overlap=500, rates=(0.5, 1.0, 1.5)), Cut(256, 50)], ids=str)
 def test_real_images_are_split_as_by_mmrotate(theirs, tmp_path, cut):
@@ -224,6 +238,40 @@ def test_an_unreadable_image_is_named_after_the_others_are_split(tree, tmp_path)
     with pytest.raises(ValueError, match=r'patches of 3 images.*1 could not be read: .*P0000.png'):
         split_folders([(tree / 'images', tree / 'labelTxt')], tmp_path / 'out', SMALL)
     assert list((tmp_path / 'out/images').glob('P0001*'))
+
+
+@pytest.mark.parametrize('damage', [lambda raw: raw[:-300], lambda raw: b'no image', lambda raw: raw[:20] + b'x' * 500])
+@pytest.mark.parametrize('ending', ['jpg', 'png', 'tif'])
+def test_no_patch_is_written_of_a_damaged_image(tree, tmp_path, damage, ending):
+    (tmp_path / 'in').mkdir()
+    path = tmp_path / f'in/a.{ending}'
+    cv2.imwrite(str(path), cv2.imread(str(tree / 'images/P0000.png')))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises((ValueError, OSError), match=f'a.{ending}'):
+        split_folders([(path.parent, None)], tmp_path / 'out', SMALL)
+    assert list((tmp_path / 'out/images').iterdir()) == []
+
+
+@pytest.mark.parametrize('result', [None, 'untouched', 'turned'])
+def test_what_opencv_cannot_decode_is_refused(tree, tmp_path, monkeypatch, result):
+    read = {
+        None: lambda *_: None,
+        'untouched': lambda path, image, flag: image,
+        'turned': lambda p, i, f: i[::-1, ::-1].transpose(1, 0, 2),
+    }
+    monkeypatch.setattr(cv2, 'imread', read[result])
+    with pytest.raises(
+        ValueError,
+        match='of 0 images.*4 could not be read' if result != 'turned' else 'could not be read: .*turned by EXIF',
+    ):
+        split_folders([(tree / 'images', None)], tmp_path / 'out', SMALL)
+
+
+def test_an_image_is_decoded_into_the_only_array_that_holds_it(tree, tmp_path, monkeypatch):
+    read, seen = cv2.imread, []
+    monkeypatch.setattr(cv2, 'imread', lambda path, image, flag: seen.append(read(path, image, flag) is image) or image)
+    split_folders([(tree / 'images', None)], tmp_path / 'out', SMALL)
+    assert seen == [True] * 4
 
 
 def test_an_unreadable_label_line_is_named(tree):

@@ -1,7 +1,7 @@
 """Cut the images of DOTA and STAR, with their quadrilaterals, into patches on disk; go on where a run stopped.
 
-One image at a time is held in memory, at 3 bytes a pixel: STAR's largest, 27,860 x 31,096 px, takes 2.6 GB. Neither
-PNG nor the compressed kinds of TIFF can be decoded in part.
+One image at a time is held in memory, at 3 bytes a pixel: STAR's largest, 27,860 x 31,096 px, takes 2.6 GB (an
+uncompressed TIFF twice that). PNG and JPEG cannot be decoded in part, and OpenCV decodes nothing in part.
 """
 
 import json
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mmpeft.data.images import ENDS, find_images, image_size, images_of_any_size
+from mmpeft.data.images import ENDS, damage, find_images, image_size, images_of_any_size
 from mmpeft.data.patches import cut_image, label_lines, patch_name, place_windows, scaled, shares_inside
 from mmpeft.data.quads import read_quads
 from mmpeft.files import remove_leftovers, write_atomically
@@ -115,12 +115,22 @@ def _split_image(
 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    image = cv2.imread(str(path))
-    if image is None:
+    """The image, decoded into an array that is there: otherwise OpenCV holds it twice.
+
+    Raises:
+        OSError: It cannot be decoded. OpenCV may then leave the array as it was, which a row of noise shows.
+    """
+    wrong = damage(path)
+    if wrong:
+        raise OSError(wrong)
+    image = np.empty((*shape, 3), np.uint8)
+    noise = image[-1] = np.random.default_rng(0).integers(0, 256, image[-1].shape, np.uint8)
+    decoded = cv2.imread(str(path), image, cv2.IMREAD_COLOR)
+    if decoded is None or np.array_equal(decoded[-1], noise):
         raise OSError('OpenCV cannot decode it; above 2**30 pixels, set OPENCV_IO_MAX_IMAGE_PIXELS')
-    if image.shape[:2] != shape:
-        raise OSError(f'it is {image.shape[1::-1]} px when decoded and {shape[::-1]} px by its head; rotated by EXIF?')
-    return image
+    if decoded.shape != image.shape:
+        raise OSError(f'decoded it is {decoded.shape[1::-1]} px, and {shape[::-1]} px by its head; turned by EXIF?')
+    return decoded
 
 
 def _write(
