@@ -1,5 +1,4 @@
 import json
-import os
 import zipfile
 from pathlib import Path
 
@@ -212,8 +211,7 @@ def rank_main(rank: int, folder: str) -> None:
     Path(folder, f'{rank}.json').write_text(json.dumps(metric.evaluate(len(patches))))
 
 
-def test_two_processes_that_share_the_patches_get_the_score_of_one(tmp_path, monkeypatch):
-    monkeypatch.setitem(os.environ, 'OMP_NUM_THREADS', '1')
-    mp.spawn(rank_main, (str(tmp_path),), nprocs=2)
+def test_two_processes_that_share_the_patches_get_the_score_of_one(tmp_path):
+    mp.start_processes(rank_main, (str(tmp_path),), nprocs=2, start_method='fork')
     expected = score(cut('P0001', *scene(1)))
     assert [json.loads((tmp_path / f'{rank}.json').read_text()) for rank in range(2)] == [expected] * 2
