@@ -1,8 +1,9 @@
 """The published recipes, as one table: what each config at the top of ``configs`` has to resolve to.
 
 Sources: the configs and logs of github.com/Leiyi-Hu/mona at 5deeac9 for COCO, VOC and ADE20K on Swin, those of
-github.com/Lingyun0419/CVPT at 2fc9877 for ADE20K on ViT-L. The counts follow from the methods' definitions; those of
-Mona, Adapter, AdaptFormer, LoRA and full fine-tuning on Swin-L are printed in the authors' logs.
+github.com/Lingyun0419/CVPT at 2fc9877 for ADE20K on ViT-L, those of github.com/VisionXLab/STAR-MMRotate at 465c63f for
+DOTA and STAR, whose number of GPUs is not published: 1 is assumed. The counts follow from the methods' definitions;
+those of Mona, Adapter, AdaptFormer, LoRA and full fine-tuning on Swin-L are printed in the authors' logs.
 """
 
 NO_DECAY = ('absolute_pos_embed', 'norm', 'relative_position_bias_table')
@@ -70,6 +71,29 @@ RECIPES = {
         gpus=8,
     ),
 }
+ROTATED = dict(
+    base='swin-b',
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    length=12,
+    warmup=(500, 1 / 3),
+    decay=dict(type='MultiStepLR', milestones=[8, 11], gamma=0.1),
+    clip=35,
+    batch=2,
+    gpus=1,
+)
+THREE_STAGES = SWIN_B | dict(drop_path_rate=0.2, out_indices=(1, 2, 3))
+FOUR_STAGES = SWIN_B | dict(drop_path_rate=0.2, out_indices=(0, 1, 2, 3))
+RULES = dict(keys=dict.fromkeys(NO_DECAY, dict(decay_mult=0.0)), constructor='mmpeft.AdapterOptimWrapperConstructor')
+FRAMEWORKS = {
+    # Published without rules for parameters: everything decays, the norms of adapters too.
+    'h2rbox-v2': dict(model='H2RBoxV2Detector', backbone=THREE_STAGES, keys={}, constructor=None),
+    'kld': dict(model='RetinaNet', backbone=THREE_STAGES, **RULES),
+    'oriented-rcnn': dict(model='FasterRCNN', backbone=FOUR_STAGES, **RULES),
+    # Not published: transferred.
+    'roi-trans': dict(model='CascadeRCNN', backbone=FOUR_STAGES, **RULES),
+}
+RECIPES['swin_dota'] = ROTATED | FRAMEWORKS['h2rbox-v2'] | dict(optimizer=ROTATED['optimizer'] | dict(lr=5e-5))
+RECIPES['swin_star'] = ROTATED | FRAMEWORKS['oriented-rcnn']
 # Our extension: the schedule of Mona on COCO.
 RECIPES['vit_coco'] = RECIPES['swin_coco'] | dict(model='MaskRCNN', base='vit-b', backbone=VIT_B)
 
@@ -89,6 +113,13 @@ METHODS = {
     'vpt': dict(type='VPT', deep=True),
 }
 
+# What STAR-MMRotate does otherwise: torch's own starting values, and both adapters of a block on its branches.
+ROTATED_METHODS = {
+    'mona': dict(init='torch'),
+    'adapter': dict(init='torch', sites=['attn_branch', 'ffn_branch']),
+    'adaptformer': dict(init='torch'),
+}
+
 # Where a config differs from the entry of its host and data set.
 MONA_ADE20K = dict(lr=3e-4, drop_path_rate=0.2)
 WITHOUT_PATCHES = '^(?!patch_embed)'
@@ -100,6 +131,16 @@ DIFFERENCES = {
     'full_swin_coco_mask-rcnn_tiny': TINY,
     'cvpt_vit_ade20k': dict(method=dict(num_prompts=10)),
     'cvpt_vit_ade20k_p200': dict(method=dict(num_prompts=200)),
+    **{
+        f'{method}_swin_{data}_{framework}': ROTATED | FRAMEWORKS[framework]
+        for method in ('mona', 'full')
+        for data, frameworks in (
+            ('dota', ('oriented-rcnn', 'kld', 'roi-trans')),
+            ('star', ('h2rbox-v2', 'kld', 'roi-trans')),
+        )
+        for framework in frameworks
+    },
+    'mona_swin_dota_oriented-rcnn_train-val': ROTATED | FRAMEWORKS['oriented-rcnn'],
     **{f'{name}_swin_voc': dict(method=dict(blocks=WITHOUT_PATCHES)) for name in ('full', 'bitfit', 'normtuning')},
 }
 
@@ -150,7 +191,14 @@ COUNTS['swin_voc'] = COUNTS['swin_ade20k'] | dict(
     normtuning=89_088 - 384 - 384,
     ssf=403_584 - 384,
 )
+# The published runs of H2RBox-v2 have no output norm of the first stage either: 256 parameters, 128 of them biases.
+COUNTS['swin_star'] = COUNTS['swin_coco']
+COUNTS['swin_dota'] = COUNTS['swin_coco'] | dict(
+    full=86_745_016 - 256, bitfit=201_656 - 128, normtuning=59_392 - 256, ssf=269_056 - 256
+)
 COUNTS_OF_VARIANTS = {
+    **{f'full_swin_dota_{framework}': 86_745_016 for framework in ('oriented-rcnn', 'roi-trans')},
+    **{f'full_swin_star_{framework}': 86_745_016 - 256 for framework in ('h2rbox-v2', 'kld')},
     'mona_swin_coco_mask-rcnn_tiny': 1_408_128,
     'full_swin_coco_mask-rcnn_tiny': 27_520_698,
     'cvpt_vit_ade20k_p200': 4_915_200,
@@ -162,6 +210,8 @@ def expected(name: str) -> dict:
     method, host, data, *_ = name.split('_')
     recipe = RECIPES[f'{host}_{data}'] | dict(method=METHODS[method])
     changes = dict(DIFFERENCES.get(name, {}))
+    if data in ('dota', 'star'):
+        recipe['method'] = recipe['method'] | ROTATED_METHODS.get(method, {})
     recipe['method'] = recipe['method'] | changes.pop('method', {})
     if 'lr' in changes:
         recipe['optimizer'] = recipe['optimizer'] | dict(lr=changes.pop('lr'))

@@ -1,4 +1,6 @@
+import ast
 import copy
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -45,7 +47,6 @@ def resolved(cfg: Config, wanted: dict) -> dict:
     assert decay.end == length and decay.by_epoch == ('max_epochs' in cfg.train_cfg)
     assert all(s.begin == 0 and not s.by_epoch for s in warmups)
     assert cfg.model.backbone.type == 'mmpeft.AdaptedBackbone'
-    assert wrapper.constructor == 'mmpeft.AdapterOptimWrapperConstructor'
     assert wrapper.type == 'OptimWrapper' and wrapper.accumulative_counts == 1
     return dict(
         model=cfg.model.type.removeprefix('mmdet.'),
@@ -57,21 +58,33 @@ def resolved(cfg: Config, wanted: dict) -> dict:
         length=length,
         warmup=(warmups[0].end, warmups[0].start_factor) if warmups else None,
         decay={key: decay[key] for key in wanted['decay']},
+        constructor=wrapper.get('constructor'),
         clip=wrapper.get('clip_grad', {}).get('max_norm'),
         batch=cfg.auto_scale_lr.base_batch_size,
         gpus=cfg.auto_scale_lr.base_batch_size // cfg.train_dataloader.batch_size,
     )
 
 
-def build_on_meta(cfg: Config) -> torch.nn.Module:
-    """The backbone of ``cfg`` in its real size, without memory for it."""
-    register_library(cfg.default_scope)
-    init_default_scope(cfg.default_scope)
+def trainable_parameters(cfg: Config) -> int:
+    """How many there are in the backbone of ``cfg`` in its real size; backbones that differ in rates alone share it."""
+    parts = copy.deepcopy(cfg.model.backbone.to_dict())
+    for key in ('init_cfg', 'drop_path_rate'):
+        parts['backbone'].pop(key, None)
+    parts['backbone']['type'] = parts['backbone']['type'].removeprefix('mmdet.')
+    return _count_on_meta('mmdet' if cfg.default_scope == 'mmrotate' else cfg.default_scope, json.dumps(parts))
+
+
+@cache
+def _count_on_meta(scope: str, backbone: str) -> int:
+    """Build without memory for the parameters."""
+    register_library(scope)
+    init_default_scope(scope)
     linspace = torch.linspace
     with pytest.MonkeyPatch.context() as patch, torch.device('meta'):
         # Stock code reads the rates of drop path off a tensor.
         patch.setattr(torch, 'linspace', lambda *args, **kwargs: linspace(*args, **kwargs, device='cpu'))
-        return MODELS.build(cfg.model.backbone)
+        built = MODELS.build(ConfigDict(json.loads(backbone)))
+    return sum(p.numel() for p in built.parameters() if p.requires_grad)
 
 
 def shrink(cfg: Config) -> list[int]:
@@ -143,7 +156,7 @@ def test_every_header_says_what_is_published_and_that_it_was_not_run(name):
     text = ' '.join(header(f'configs/{name}.py').replace('#', ' ').split())
     assert 'Not run here' in text
     published = re.search(r'Published: (.*?\.)(?: |$)', text)
-    unpublished = re.search(r'[Oo]ur extension|No published result', text)
+    unpublished = re.search(r'[Oo]ur extension|No published result|Recipe transferred, no published config', text)
     assert published or unpublished
     if published:
         assert re.search(r"\(|the paper's figure|not verified|could not be found", text[published.start() :])
@@ -158,28 +171,28 @@ def test_headers_that_offer_mixed_precision_say_where_it_needs_a_gpu(name):
 
 @pytest.mark.parametrize('name', TOP)
 def test_every_recipe_is_that_of_the_table(name):
-    wanted = dict(clip=None) | recipes.expected(name)
+    wanted = dict(clip=None, constructor='mmpeft.AdapterOptimWrapperConstructor') | recipes.expected(name)
     assert resolved(config(name), wanted) == wanted
 
 
 @pytest.mark.parametrize('name', TOP)
 def test_every_backbone_trains_the_parameters_of_the_table_and_of_its_header(name):
-    backbone = build_on_meta(config(name))
-    trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    trainable = trainable_parameters(config(name))
     assert recipes.count(name) in (trainable, None)
     assert f'{trainable:,} parameters' in header(f'configs/{name}.py') or trainable == 0
 
 
 def test_every_baseline_is_there_for_every_data_set_on_swin():
     methods = set(recipes.METHODS) - {'vpt'}
-    for data in ('coco', 'voc', 'ade20k'):
+    for data in ('coco', 'voc', 'ade20k', 'dota', 'star'):
         assert {f'{method}_swin_{data}' for method in methods} <= set(TOP)
 
 
 def test_a_method_swap_is_one_line():
     for name in set(TOP) - set(ROOTS) - {'mona_swin_ade20k'}:
-        lines = [line for line in Path(f'configs/{name}.py').read_text().splitlines() if line and line[0] != '#']
-        assert len(lines) == 2 and lines[0].startswith('_base_') and lines[1].startswith('model = dict(backbone='), name
+        base, swap = ast.parse(Path(f'configs/{name}.py').read_text()).body
+        assert base.targets[0].id == '_base_', name
+        assert ast.unparse(swap).startswith('model = dict(backbone=dict(method=dict('), name
 
 
 @pytest.mark.parametrize('name', ROOTS)
@@ -239,6 +252,57 @@ def test_upernet_has_the_published_heads():
     assert (decode.type, decode.channels, decode.norm_cfg.type) == ('UPerHead', 512, 'SyncBN')
     assert (auxiliary.type, auxiliary.in_index, auxiliary.norm_cfg.type) == ('FCNHead', 2, 'SyncBN')
     assert auxiliary.loss_decode.loss_weight == 0.4 and model.test_cfg == dict(mode='whole')
+
+
+def rotated(name: str) -> Config:
+    """The config of ``name`` with its heads in a list."""
+    cfg = copy.deepcopy(config(name))
+    cfg.heads = _listed(cfg.model.get('bbox_head') or cfg.model.roi_head.bbox_head)
+    return cfg
+
+
+@pytest.mark.parametrize('name', [name for name in TOP if name.split('_')[2] in ('dota', 'star')])
+def test_rotated_detectors_have_the_classes_of_their_data(name):
+    cfg = rotated(name)
+    dataset = cfg.train_dataloader.dataset.type
+    assert dataset == ('mmpeft.STARDataset' if '_star' in name else 'DOTADataset')
+    assert {head.num_classes for head in cfg.heads} == ({48} if '_star' in name else {15})
+
+
+def test_the_round_classes_of_star_are_tanks_and_roundabouts():
+    from mmpeft.mm.star import CLASSES
+
+    (head,) = rotated('mona_swin_star_h2rbox-v2').heads
+    assert [CLASSES[index] for index in head.rotation_agnostic_classes] == ['tank', 'roundabout']
+    (head,) = rotated('mona_swin_dota').heads
+    assert head.rotation_agnostic_classes == [1, 9, 11] and head.agnostic_resize_classes == [1]
+
+
+def test_angles_and_losses_of_the_rotated_detectors_are_the_published_ones():
+    angles = {'mona_swin_star_kld': 'oc', 'mona_swin_star': 'le90', 'mona_swin_star_h2rbox-v2': 'le90'}
+    for name, angle in angles.items():
+        (head,) = rotated(name).heads
+        assert head.bbox_coder.angle_version == angle
+    (head,) = rotated('mona_swin_star_kld').heads
+    assert (head.loss_bbox.loss_type, head.loss_bbox.fun, head.loss_bbox.tau) == ('kld', 'log1p', 1)
+    assert head.anchor_generator.type == 'FakeRotatedAnchorGenerator'
+
+
+def test_h2rbox_v2_learns_from_horizontal_boxes_and_the_others_from_rotated_ones():
+    for name in ('mona_swin_dota', 'mona_swin_star_h2rbox-v2', 'mona_swin_star', 'mona_swin_dota_kld'):
+        pipeline = config(name).train_dataloader.dataset.pipeline
+        types = [step.box_type_mapping.gt_bboxes for step in pipeline if step.type == 'ConvertBoxType']
+        assert types == (['hbox', 'rbox'] if config(name).model.type == 'H2RBoxV2Detector' else ['rbox'])
+        (flip,) = [step for step in pipeline if step.type == 'mmdet.RandomFlip']
+        assert flip.prob == 0.75 and len(flip.direction) == 3
+
+
+def test_rotated_recipes_that_nobody_published_say_so():
+    frameworks = ('kld', 'oriented-rcnn', 'roi-trans')
+    transferred = [f'mona_swin_dota_{framework}' for framework in frameworks] + ['mona_swin_star_roi-trans']
+    transferred += [f'{method}_swin_dota' for method in ('normtuning', 'adaptformer', 'partial')]
+    for name in transferred:
+        assert 'Recipe transferred, no published config.' in header(f'configs/{name}.py'), name
 
 
 VOC_XML = """<annotation><filename>{name}.jpg</filename><size><width>200</width><height>100</height></size>{objects}

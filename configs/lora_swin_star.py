@@ -1,0 +1,14 @@
+# LoRA in a frozen Swin-B: oriented detection on STAR with Oriented R-CNN.
+#
+# Trains the adapters of query and value (3,080,192 parameters, 3.43 % of the backbone with them), and the neck and
+# all heads.
+#
+#   1 GPU:   python tools/train.py configs/lora_swin_star.py
+#   8 GPUs:  tools/dist_train.sh configs/lora_swin_star.py 8 --auto-scale-lr
+#
+# Published: not verified (mAP on STAR).
+#
+# The recipe and what to know of it: mona_swin_star.py. Not run here.
+_base_ = './mona_swin_star.py'
+
+model = dict(backbone=dict(method=dict(_delete_=True, type='LoRA')))

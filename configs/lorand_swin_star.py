@@ -1,0 +1,13 @@
+# LoRand in a frozen Swin-B: oriented detection on STAR with Oriented R-CNN.
+#
+# Trains the adapters (2,370,816 parameters, 2.66 % of the backbone with them), and the neck and all heads.
+#
+#   1 GPU:   python tools/train.py configs/lorand_swin_star.py
+#   8 GPUs:  tools/dist_train.sh configs/lorand_swin_star.py 8 --auto-scale-lr
+#
+# Published: not verified (mAP on STAR).
+#
+# The recipe and what to know of it: mona_swin_star.py. Not run here.
+_base_ = './mona_swin_star.py'
+
+model = dict(backbone=dict(method=dict(_delete_=True, type='LoRand')))

@@ -1,0 +1,13 @@
+# NormTuning in a frozen Swin-B: oriented detection on STAR with Oriented R-CNN.
+#
+# Trains the norms (59,392 parameters, 0.07 % of the backbone), and the neck and all heads.
+#
+#   1 GPU:   python tools/train.py configs/normtuning_swin_star.py
+#   8 GPUs:  tools/dist_train.sh configs/normtuning_swin_star.py 8 --auto-scale-lr
+#
+# Published: not verified (mAP on STAR).
+#
+# The recipe and what to know of it: mona_swin_star.py. Not run here.
+_base_ = './mona_swin_star.py'
+
+model = dict(backbone=dict(method=dict(_delete_=True, type='NormTuning')))
