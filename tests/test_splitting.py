@@ -17,7 +17,7 @@ from PIL import Image
 from mmpeft.data.images import images_of_any_size
 from mmpeft.data.patches import place_windows, scaled, shares_inside
 from mmpeft.data.quads import read_quads
-from mmpeft.data.splitting import GRAY, Cut, largest_image, split_folders
+from mmpeft.data.splitting import GRAY, Cut, largest_image, memory, split_folders
 
 SAMPLE = Path(os.environ.get('MMPEFT_DATA', 'nowhere')) / 'dota_sample'
 SMALL = Cut(size=64, overlap=16)
@@ -272,6 +272,19 @@ def test_an_image_is_decoded_into_the_only_array_that_holds_it(tree, tmp_path, m
     monkeypatch.setattr(cv2, 'imread', lambda path, image, flag: seen.append(read(path, image, flag) is image) or image)
     split_folders([(tree / 'images', None)], tmp_path / 'out', SMALL)
     assert seen == [True] * 4
+
+
+def test_an_image_above_two_gigabytes_is_decoded_the_plain_way_to_the_same_patches(tree, tmp_path, monkeypatch):
+    folders = [(tree / 'images', tree / 'labelTxt')]
+    split_folders(folders, tmp_path / 'once', SMALL)
+    monkeypatch.setattr('mmpeft.data.splitting.ONCE', 100)
+    monkeypatch.setattr('mmpeft.data.splitting._decode_into', None)
+    split_folders(folders, tmp_path / 'twice', SMALL)
+    assert files(tmp_path / 'once') == files(tmp_path / 'twice')
+
+
+def test_the_memory_of_the_largest_image_of_star_is_told():
+    assert memory(10000, 10000) == 300e6 and memory(27860, 31096) == 2 * 3 * 27860 * 31096
 
 
 def test_an_unreadable_label_line_is_named(tree):

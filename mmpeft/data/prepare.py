@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmpeft.data.records import NO_ANNOTATION, UNREADABLE_ANNOTATION, Record, read_part
-from mmpeft.data.splitting import Cut, largest_image, split_folders
+from mmpeft.data.splitting import Cut, largest_image, memory, split_folders
 from mmpeft.data.subsets import choose_fraction, choose_heldout, choose_shots, group_by_source
 from mmpeft.data.trees import Part, missing_files, tree_of
 from mmpeft.data.writing import refuse_existing, write_choice
@@ -32,8 +32,8 @@ def split_data_set(
         folders.setdefault(join or part.name, []).append((root / part.images, labels))
     for name, pairs in folders.items():
         width, height = largest_image(pairs)
-        memory = 3e-6 * width * height
-        yield f'{name}: one image at a time is held in memory, the largest {width} x {height} px, {memory:,.0f} MB'
+        taken = memory(width, height) / 1e6
+        yield f'{name}: one image at a time is held in memory, the largest {width} x {height} px, {taken:,.0f} MB'
         yield f'{name}: {split_folders(pairs, out / name, cut, jobs)}'
 
 

@@ -1,7 +1,8 @@
 """Cut the images of DOTA and STAR, with their quadrilaterals, into patches on disk; go on where a run stopped.
 
-One image at a time is held in memory, at 3 bytes a pixel: STAR's largest, 27,860 x 31,096 px, takes 2.6 GB (an
-uncompressed TIFF twice that). PNG and JPEG cannot be decoded in part, and OpenCV decodes nothing in part.
+One image at a time is held in memory, at 3 bytes a pixel. OpenCV decodes nothing in part, and what is above 2 GiB it
+holds twice at first: STAR's largest image, 27,860 x 31,096 px, takes 5.2 GB. An uncompressed TIFF of any size is held
+twice too.
 """
 
 import json
@@ -21,6 +22,7 @@ from mmpeft.data.quads import read_quads
 from mmpeft.files import remove_leftovers, write_atomically
 
 MANIFEST = 'split.json'
+ONCE = 2**31 - 1  # bytes: OpenCV decodes no more than that into an array it is given
 GRAY = (104, 116, 124)  # blue, green, red: the mean of ImageNet, as in mmrotate's settings for DOTA
 
 
@@ -86,6 +88,12 @@ def largest_image(folders: Sequence[tuple[Path, Path | None]]) -> tuple[int, int
         return max((image_size(path) for path, _ in _find(folders)), key=lambda size: size[0] * size[1])
 
 
+def memory(width: int, height: int) -> int:
+    """The bytes that an image takes while it is decoded."""
+    size = 3 * width * height
+    return size if size <= ONCE else 2 * size
+
+
 def _split_image(
     path: Path,
     labels: Path | None,
@@ -115,22 +123,26 @@ def _split_image(
 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """The image, decoded into an array that is there: otherwise OpenCV holds it twice.
-
-    Raises:
-        OSError: It cannot be decoded. OpenCV may then leave the array as it was, which a row of noise shows.
-    """
     wrong = damage(path)
     if wrong:
         raise OSError(wrong)
+    decoded = _decode_into(path, shape) if 3 * shape[0] * shape[1] <= ONCE else cv2.imread(str(path))
+    if decoded is None:
+        raise OSError('OpenCV cannot decode it; above 2**30 pixels, set OPENCV_IO_MAX_IMAGE_PIXELS')
+    if decoded.shape[:2] != shape:
+        raise OSError(f'decoded it is {decoded.shape[1::-1]} px, and {shape[::-1]} px by its head; turned by EXIF?')
+    return decoded
+
+
+def _decode_into(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """Decode into an array that is there; otherwise OpenCV holds the image twice.
+
+    What it cannot decode it may leave as it was, which a row of noise shows.
+    """
     image = np.empty((*shape, 3), np.uint8)
     noise = image[-1] = np.random.default_rng(0).integers(0, 256, image[-1].shape, np.uint8)
     decoded = cv2.imread(str(path), image, cv2.IMREAD_COLOR)
-    if decoded is None or np.array_equal(decoded[-1], noise):
-        raise OSError('OpenCV cannot decode it; above 2**30 pixels, set OPENCV_IO_MAX_IMAGE_PIXELS')
-    if decoded.shape != image.shape:
-        raise OSError(f'decoded it is {decoded.shape[1::-1]} px, and {shape[::-1]} px by its head; turned by EXIF?')
-    return decoded
+    return None if decoded is None or np.array_equal(decoded[-1], noise) else decoded
 
 
 def _write(
