@@ -17,9 +17,17 @@ def test_mmengine_reads_a_safetensors_file_as_a_checkpoint(path):
     assert checkpoint['state_dict']['backbone.norm.weight'].tolist() == [0, 1, 2]
 
 
-def test_a_remote_file_stays_with_the_loader_of_its_scheme():
-    loader = CheckpointLoader._get_checkpoint_loader('https://example.org/base.safetensors')
-    assert loader.__name__ == 'load_from_http'
+@pytest.mark.parametrize(
+    'place, loader',
+    [
+        ('https://example.org/base.safetensors', 'load_from_source'),
+        ('hf://owner/repo/base.safetensors', 'load_from_source'),
+        ('https://example.org/base.pth', 'load_from_http'),
+        ('s3://bucket/base.safetensors', 'load_from_ceph'),
+    ],
+)
+def test_a_remote_file_goes_to_the_loader_of_its_scheme(place, loader):
+    assert CheckpointLoader._get_checkpoint_loader(place).__name__ == loader
 
 
 def test_a_missing_file_is_named(tmp_path):
