@@ -102,9 +102,12 @@ def test_no_source_lies_on_both_sides():
 
 
 def test_no_class_is_held_out_as_a_whole():
-    records = [Record(str(i), Path('a'), ['often']) for i in range(20)] + [Record('rare', Path('a'), ['rare'])]
-    for seed in range(20):
-        assert 'rare' not in names(choose_heldout(group_by_source(records), 0.3, seed))
+    videos = [Record(f'{video}_{i}', Path('x'), ['often', video]) for video in 'abc' for i in range(10)]
+    with pytest.raises(ValueError, match='or the only one of a class'):
+        choose_heldout(group_by_source(videos, '[^_]+'), 1 / 3, 0)
+    videos += [Record(f'd_{i}', Path('x'), ['often', 'a']) for i in range(10)]
+    held = choose_heldout(group_by_source(videos, '[^_]+'), 1 / 3, 0)
+    assert {record.name[0] for record in held} in ({'a'}, {'d'})
 
 
 def test_a_fraction_of_patches_is_a_fraction_of_their_images():
@@ -130,7 +133,9 @@ def test_patches_are_known_by_their_names(name, source):
 
 def test_sources_that_are_too_large_are_refused():
     records = [Record(f'{"ab"[i % 2]}_{i}', Path('x'), ['c']) for i in range(100)]
-    with pytest.raises(ValueError, match='the smallest of 2 has 50 of 100 images, and 2.0% was asked for'):
+    with pytest.raises(
+        ValueError, match=r'for 2.0% of the images: each of the 2 is too large \(the smallest has 50 of 100'
+    ):
         choose_heldout(group_by_source(records, '[^_]+'), 0.02, 0)
 
 

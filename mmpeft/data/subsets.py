@@ -106,8 +106,9 @@ def choose_heldout(groups: dict[str, list[Record]], fraction: float, seed: int) 
     if not chosen:
         least = min(len(records) for records in groups.values())
         raise ValueError(
-            f'No source can be held out: the smallest of {len(groups)} has {least} of {int(total[0])} images, and '
-            f'{fraction:.1%} was asked for. Give a larger fraction, or group by something smaller.'
+            f'No source can be held out for {fraction:.1%} of the images: each of the {len(groups)} is too large (the '
+            f'smallest has {least} of {int(total[0])} images) or the only one of a class. Give a larger fraction, or '
+            'group by something smaller.'
         )
     return [record for name in chosen for record in groups[name]]
 
