@@ -5,12 +5,18 @@ import re
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import recipes
 import torch
 from mmdet.registry import DATASETS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData, PixelData
+from mmseg.structures import SegDataSample
 from tiny_data import MAIN, TINY_SWIN
 
 import mmpeft
@@ -224,6 +230,52 @@ def test_roots_build_with_a_small_backbone_and_train_what_their_method_says(name
 @pytest.mark.parametrize('name', [name for name in TOP if name not in ROOTS])
 def test_all_others_build_with_a_small_backbone(name):
     build_shrunk(name)
+
+
+def samples(cfg: Config, side: int) -> list:
+    """Two annotated images of ``side`` px, as the library of ``cfg`` wants them."""
+    shapes = dict(
+        img_shape=(side, side), ori_shape=(side, side), pad_shape=(side, side), batch_input_shape=(side, side)
+    )
+    found = []
+    for _ in range(2):
+        if cfg.default_scope == 'mmseg':
+            sample = SegDataSample(metainfo=shapes)
+            sample.gt_sem_seg = PixelData(data=torch.randint(0, 150, (1, side, side)))
+        else:
+            sample = DetDataSample(metainfo=shapes | dict(scale_factor=(1.0, 1.0)))
+            boxes = torch.tensor([[8.0, 8.0, 40.0, 48.0], [20.0, 30.0, 60.0, 60.0]])
+            if cfg.default_scope == 'mmrotate':
+                from mmrotate.structures.bbox import RotatedBoxes
+
+                boxes = RotatedBoxes(torch.tensor([[32.0, 32.0, 40.0, 20.0, 0.0], [70.0, 64.0, 24.0, 40.0, 0.0]]))
+            masks = BitmapMasks(np.ones((2, side, side), np.uint8), side, side)
+            sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([4, 0]), masks=masks)
+            sample.ignored_instances = InstanceData(bboxes=boxes[:0], labels=torch.zeros(0, dtype=torch.long))
+        found.append(sample)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ROOTS)
+def test_the_loss_of_every_root_reaches_all_that_trains_in_its_backbone(name):
+    cfg = copy.deepcopy(config(name))
+    register_library(cfg.default_scope)
+    init_default_scope(cfg.default_scope)
+    shrink(cfg)
+    cfg.model.backbone.allow_random_base = True
+    side = 128
+    if 'crop_size' in cfg.model:
+        cfg.model.crop_size = (side, side)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model.init_weights()
+    model.train()
+    inputs = torch.randn(2, 3, side, side)
+    losses, _ = model.parse_losses(model(inputs, samples(cfg, side), mode='loss'))
+    losses.backward()
+    trainable = [(key, p) for key, p in model.backbone.named_parameters() if p.requires_grad]
+    assert [key for key, p in trainable if p.grad is None] == []
+    assert trainable and torch.isfinite(losses)
 
 
 def test_mona_on_ade20k_and_full_fine_tuning_exist_under_each_others_recipe():
