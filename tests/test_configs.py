@@ -14,7 +14,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from tiny_data import MAIN, TINY_SWIN
@@ -219,6 +219,29 @@ def test_accumulation_scales_all_that_counts_iterations(name, monkeypatch):
         assert cfg.train_cfg.val_interval == 8 * plain.train_cfg.val_interval
         hooks = cfg.default_hooks, plain.default_hooks
         assert hooks[0].checkpoint.interval == 8 * hooks[1].checkpoint.interval
+
+
+def rates_of_updates(accumulate: int, updates: list[int], monkeypatch) -> list[float]:
+    """The learning rates with which the config of ADE20K makes the given updates."""
+    monkeypatch.setenv('ACCUMULATE', str(accumulate))
+    cfg = Config.fromfile('configs/full_swin_ade20k.py')
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=cfg.optim_wrapper.optimizer.lr)
+    schedulers = [PARAM_SCHEDULERS.build(dict(s, optimizer=optimizer)) for s in cfg.param_scheduler]
+    rates = []
+    for _ in range(updates[-1] * accumulate + 1):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return [rates[update * accumulate] for update in updates]
+
+
+def test_every_update_on_ade20k_has_the_rate_of_mmcv_1_accumulated_or_not(monkeypatch):
+    updates = [0, 1, 750, 1500]
+    warmups = [1e-6 + (1 - 1e-6) * min(update / 1500, 1) for update in updates]
+    published = [6e-5 * (1 - update / 160_000) * warmup for update, warmup in zip(updates, warmups, strict=True)]
+    assert rates_of_updates(1, updates, monkeypatch) == pytest.approx(published, rel=2e-3)
+    assert rates_of_updates(3, updates, monkeypatch) == pytest.approx(published, rel=2e-3)
 
 
 @pytest.mark.parametrize('name', ROOTS)
