@@ -1,7 +1,8 @@
 """Overlaps of rotated boxes, exact also where boxes are nearly equal, and NMS by them.
 
 mmcv's operators work in single precision and lose corners there: of pairs of boxes that differ by 1e-5 px, about one in
-a hundred has an IoU below 0.5 for them. Copies of one object in two patches are such pairs.
+a hundred has an IoU below 0.5 for them. Copies of one object in two patches are such pairs. On the CPU they compare all
+pairs besides, and here only boxes near each other are compared.
 """
 
 import numpy as np

@@ -4,7 +4,7 @@
 # `val_cfg = None`. `python tools/test.py CONFIG CHECKPOINT` writes work_dirs/dota/Task1.zip for
 # https://captain-whu.github.io/DOTA/evaluation.html and prints no score.
 #
-# Expected: patches as mmrotate's splitter makes them, trainval/{images,annfiles} and test/images under data_root.
+# Expected: patches that tools/prepare_data.py split makes, trainval/{images,annfiles} and test/images under data_root.
 _base_ = './dota_train-val.py'
 
 test_pipeline = [

@@ -3,7 +3,7 @@
 # mmrotate's own dota.py trains and tests on the patches of trainval. Here `dota/mAP` is that of whole images that
 # training has not seen. It is not the server's: for that one, train on trainval with dota_server.py.
 #
-# Expected: patches of 1024 px, 200 px apart, as mmrotate's splitter makes them, in {train,val}/{images,annfiles} under
+# Expected: patches that tools/prepare_data.py split makes, in {train,val}/{images,annfiles} under
 # data_root, and the label files of the whole images of val in label_dir. To use other folders, set the keys of the
 # datasets and of the evaluators: `--cfg-options train_dataloader.dataset.data_root=... val_evaluator.ann_dir=...`.
 dataset_type = 'DOTADataset'

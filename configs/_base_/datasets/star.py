@@ -2,7 +2,7 @@
 #
 # `star/mAP` is that of whole images. Compare it with published numbers of the same split only.
 #
-# Expected: patches of 1024 px as mmrotate's splitter makes them, in {train,val}/{images,annfiles} under data_root, and
+# Expected: patches that tools/prepare_data.py split makes, in {train,val}/{images,annfiles} under data_root, and
 # the label files of the whole images of val in val_evaluator.ann_dir. For another split, such as test, override
 # test_dataloader.dataset.ann_file, test_dataloader.dataset.data_prefix.img_path and test_evaluator.ann_dir.
 _base_ = './dota_train-val.py'
