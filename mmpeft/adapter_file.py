@@ -15,6 +15,8 @@ from mmpeft.fingerprint import combined
 
 FORMAT = 1
 KEY = 'mmpeft'
+# Before a place: the file there has timm's names, and is converted on loading.
+TIMM = 'timm:'
 
 
 class AdapterFileError(ValueError):
@@ -155,13 +157,14 @@ def _is_colour(value: Any) -> bool:
     return _list_of(lambda v: type(v) is int and 0 <= v < 256, value) and len(value) == 3
 
 
-def _is_place(value: Any) -> bool:
-    """A URL, or a path that does not leave the folder it is looked up in."""
+def is_place(value: Any) -> bool:
+    """Whether ``value`` is a URL, or a path that does not leave the folder it is looked up in."""
     if not _is_text(value) or '\0' in value:
         return False
-    if '://' in value:
-        return value.startswith(('https://', 'http://'))
-    return not Path(value).is_absolute() and '..' not in Path(value).parts
+    place = value.removeprefix(TIMM)
+    if '://' in place:
+        return place.startswith(('https://', 'http://', 'hf://'))
+    return not Path(place).is_absolute() and '..' not in Path(place).parts
 
 
 CHECKS = dict(
@@ -169,7 +172,7 @@ CHECKS = dict(
     host=_is_text,
     backbone=_is_text,
     digests=lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
-    base=lambda value: value is None or _is_place(value),
+    base=lambda value: value is None or is_place(value),
     classes=lambda value: value is None or _list_of(_is_text, value),
     palette=lambda value: value is None or _list_of(_is_colour, value),
     version=_is_text,

@@ -9,10 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmpeft.adapter_file import (
+    TIMM,
     AdapterInfo,
     BaseNotFoundError,
     WrongBaseError,
     WrongModelError,
+    is_place,
     parse,
     read_safetensors,
     write_file,
@@ -249,10 +251,10 @@ def _task(dataset_meta: Mapping) -> dict[str, Any]:
 
 def _portable(place: str | None) -> str | None:
     """A URL or relative path as it is, of any other path the name alone: it means nothing on another machine."""
-    if place is None or '://' in place:
+    if place is None or is_place(place):
         return place
-    path = PurePath(place)
-    return path.name if path.is_absolute() or '..' in path.parts else str(path)
+    prefix = TIMM if place.startswith(TIMM) else ''
+    return None if '://' in place else prefix + PurePath(place.removeprefix(TIMM)).name
 
 
 def _own(tensor: Tensor) -> Tensor:

@@ -125,7 +125,15 @@ def test_the_file_says_how_to_rebuild_the_task(tmp_path):
 
 @pytest.mark.parametrize(
     'base, written',
-    [('weights/swin.pth', 'weights/swin.pth'), ('/data/swin.pth', 'swin.pth'), ('../swin.pth', 'swin.pth')],
+    [
+        ('weights/swin.pth', 'weights/swin.pth'),
+        ('/data/swin.pth', 'swin.pth'),
+        ('../swin.pth', 'swin.pth'),
+        ('timm:https://x.org/vit.pth', 'timm:https://x.org/vit.pth'),
+        ('timm:/data/vit.pth', 'timm:vit.pth'),
+        ('hf://owner/repo/swin.safetensors', 'hf://owner/repo/swin.safetensors'),
+        ('s3://bucket/swin.pth', None),
+    ],
 )
 def test_a_path_that_means_nothing_elsewhere_is_written_as_its_name(base, written, tmp_path):
     mmpeft.save_adapters(adapted(), tmp_path / 'task.safetensors', base=base)
@@ -331,6 +339,8 @@ def test_an_unknown_version_is_refused(task):
         ('base', '../../secret.pth'),
         ('base', 'file:///etc/passwd'),
         ('base', 'a\0b'),
+        ('base', 'timm:/etc/passwd'),
+        ('base', 'timm:../secret.pth'),
         ('base', 3),
         ('classes', 'cat'),
         ('classes', [1]),

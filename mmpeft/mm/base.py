@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
+from mmpeft.adapter_file import TIMM
 from mmpeft.checkpoint import AdapterFile
 from mmpeft.fingerprint import base_names, digests
 from mmpeft.hosts import Backbone
@@ -37,10 +38,13 @@ def _places(backbone: Backbone, file: AdapterFile) -> Iterator[tuple[str, Callab
     base = file.info.base
     if base is None:
         return
-    places = [base] if '://' in base else [base, Path(file.path).parent / base, _downloads() / Path(base).name]
-    for place in places:
-        if '://' in str(place) or Path(place).is_file():
-            yield str(place), lambda place=place: _load(backbone, str(place))
+    prefix, place = (TIMM, base.removeprefix(TIMM)) if base.startswith(TIMM) else ('', base)
+    if '://' in place:
+        yield base, lambda: _load(backbone, base)
+        return
+    for path in (Path(place), Path(file.path).parent / place, _downloads() / Path(place).name):
+        if path.is_file():
+            yield str(path), lambda path=path: _load(backbone, f'{prefix}{path}')
 
 
 def _downloads() -> Path:

@@ -6,14 +6,14 @@ from typing import Any
 
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from mmpeft.adapter_file import TIMM
 from mmpeft.layouts import MMSEG_VIT
 
-PREFIX = 'timm:'
 # Of the classifier alone: its head, and the norm before it, which SETR and its like do not have.
 CLASSIFIER = r'(head|pre_logits|norm)\..+'
 
 
-@CheckpointLoader.register_scheme(prefixes=PREFIX)
+@CheckpointLoader.register_scheme(prefixes=TIMM)
 def load_from_timm(filename: str, map_location: str | None = None) -> dict[str, Any]:
     """Load ``timm:FILE`` or ``timm:URL``, a plain ViT of timm, under the names of mmseg's ViT.
 
@@ -22,13 +22,13 @@ def load_from_timm(filename: str, map_location: str | None = None) -> dict[str, 
     Raises:
         ValueError: The file holds no ViT in timm's layout.
     """
-    place = filename.removeprefix(PREFIX)
+    place = filename.removeprefix(TIMM)
     checkpoint = CheckpointLoader.load_checkpoint(place, map_location=map_location)
     state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     if 'blocks.0.attn.qkv.weight' not in state:
         raise ValueError(
             f'{place} holds no ViT in the layout of timm: it has no blocks.0.attn.qkv.weight. If its names are those '
-            f'of mmseg already, give it without {PREFIX!r}.'
+            f'of mmseg already, give it without {TIMM!r}.'
         )
     kept = {name: tensor for name, tensor in state.items() if not re.fullmatch(CLASSIFIER, name)}
     return dict(state_dict=OrderedDict((_renamed(name), tensor) for name, tensor in kept.items()))
