@@ -20,7 +20,7 @@ from mmpeft.mm.checkpoints import read_checkpoint
 from mmpeft.mm.checks import UserError
 
 METHOD = dict(MONA, blocks=r'stages\.0')
-QUICK, MANY = 1000, 20_000
+QUICK, MANY = 1000, 5000
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
