@@ -71,14 +71,7 @@ class AdapterFile:
     def _check_tensors(self, module: nn.Module, prefix: str) -> None:
         found = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
         expected = tensors_to_save(module, module.state_dict())
-        lacking, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-        differences = [f'lacks {listed(lacking)}'] if lacking else []
-        differences += [f'has {listed(extra)} besides'] if extra else []
-        differences += [
-            f'has {name} of shape {tuple(found[name].shape)}, and the model one of {tuple(tensor.shape)}'
-            for name, tensor in expected.items()
-            if name in found and found[name].shape != tensor.shape
-        ][:3]
+        differences = differences_of(found, expected)
         if differences:
             raise WrongModelError(f'{self.path} is of another model than this one: it {", and ".join(differences)}.')
 
@@ -198,6 +191,19 @@ def load_adapters(model: nn.Module, path: str | Path) -> AdapterInfo:
     file.check_model(model)
     model.load_state_dict(file.tensors, strict=False)
     return file.info
+
+
+def differences_of(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """What a file with the tensors ``found`` lacks of those ``expected``, has besides, or has in other shapes."""
+    lacking, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    differences = [f'lacks {listed(lacking)}'] if lacking else []
+    differences += [f'has {listed(extra)} besides'] if extra else []
+    differences += [
+        f'has {name} of shape {tuple(found[name].shape)}, and the model one of {tuple(tensor.shape)}'
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ][:3]
+    return differences
 
 
 def missing_base(backbone: Backbone) -> list[str]:

@@ -35,11 +35,12 @@ def digests(backbone: Backbone) -> dict[str, str]:
     """
     _check_whole(backbone)
     kept = backbone.digests = backbone.digests or {}
-    for name in base_names(backbone):
+    names = sorted(base_names(backbone))
+    for name in names:
         tensor = backbone.get_parameter(name)
         if name not in kept or kept[name][0] != tensor._version:
             kept[name] = tensor._version, digest(tensor)
-    return {name: kept[name][1] for name in sorted(base_names(backbone))}
+    return {name: kept[name][1] for name in names}
 
 
 def _check_whole(backbone: Backbone) -> None:

@@ -12,7 +12,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from mmpeft.checkpoint import save_adapters
+from mmpeft.checkpoint import differences_of, save_adapters
 from mmpeft.files import write_atomically
 from mmpeft.freeze import adapted_backbones, is_adapter
 from mmpeft.hosts import Backbone
@@ -227,21 +227,15 @@ def _check(placed: Placed, model: nn.Module, name: str, is_classifier: bool, pat
         fresh = re.compile(f'{re.escape(prefix)}({backbone.fresh}|{FRESH_SSF})')
         placed.started = [n for n in lacking if fresh.fullmatch(n)]
         lacking = [n for n in lacking if not fresh.fullmatch(n)]
-    extra = sorted(placed.tensors.keys() - expected.keys())
-    differences = [f'lacks {listed(lacking)}'] if lacking else []
-    differences += [f'has {listed(extra)} besides'] if extra else []
-    differences += [
-        f'has {n} of shape {tuple(t.shape)}, and the model one of {tuple(expected[n].shape)}'
-        for n, t in sorted(placed.tensors.items())
-        if n in expected and t.shape != expected[n].shape
-    ][:3]
+    wanted = {n: t for n, t in expected.items() if n in placed.tensors or n in lacking}
+    differences = differences_of(placed.tensors, wanted)
     differences += [
         f'has another {n} than the model'
         for n, t in placed.tensors.items()
         if n.endswith(INDEX) and n in expected and not torch.equal(t, expected[n])
     ][:1]
     if differences:
-        hint = _hint(backbone, {n.removeprefix(prefix) for n in extra})
+        hint = _hint(backbone, {n.removeprefix(prefix) for n in placed.tensors.keys() - expected.keys()})
         raise UserError(f'{path} is of another model than the config: it {", and ".join(differences)}.{hint}')
     return backbone_only
 
