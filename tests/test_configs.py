@@ -17,27 +17,14 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
-from tiny_data import MAIN, TINY_SWIN
+from shrunk import CONFIGS, TOP, WHOLE, config, listed, parsed, shrink
+from tiny_data import MAIN
 
 import mmpeft
 from mmpeft.mm.checks import register_library
 
-CONFIGS = sorted(map(str, Path('configs').rglob('*.py')))
-WHOLE = [path for path in CONFIGS if '_base_' not in Path(path).parts]
-TOP = [Path(path).stem for path in WHOLE if len(Path(path).parts) == 2]
 # The configs that name their parts; all others state a difference from one of these.
 ROOTS = [name for name in TOP if '_base_ = [' in Path(f'configs/{name}.py').read_text()]
-TINY_VIT = dict(embed_dims=16, num_heads=2, init_cfg=None)
-TINY_ARCH = dict(embed_dims=16, num_layers=12, num_heads=2, feedforward_channels=32)
-
-
-@cache
-def parsed(path: str) -> Config:
-    return Config.fromfile(path)
-
-
-def config(name: str) -> Config:
-    return parsed(f'configs/{name}.py')
 
 
 def header(path: str) -> str:
@@ -91,30 +78,6 @@ def _count_on_meta(scope: str, backbone: str) -> int:
         patch.setattr(torch, 'linspace', lambda *args, **kwargs: linspace(*args, **kwargs, device='cpu'))
         built = MODELS.build(ConfigDict(json.loads(backbone)))
     return sum(p.numel() for p in built.parameters() if p.requires_grad)
-
-
-def shrink(cfg: Config) -> list[int]:
-    """Make the backbone of ``cfg`` tiny, fit what reads its maps, and return their channels."""
-    backbone, model = cfg.model.backbone.backbone, cfg.model
-    if backbone.type.endswith('VisionTransformer'):
-        backbone.update(dict(arch=TINY_ARCH, init_cfg=None) if 'arch' in backbone else TINY_VIT)
-        widths = [16] * len(backbone.out_indices)
-    else:
-        backbone.update(TINY_SWIN)
-        widths = [8 << index for index in backbone.out_indices]
-    if 'neck' in model:
-        *pyramid, fpn = _listed(model.neck)
-        fpn.in_channels = widths
-        for part in pyramid:
-            part.embed_dim, part.norm_cfg.num_groups = 16, 4
-    heads = [model.decode_head, *_listed(model.auxiliary_head)] if 'decode_head' in model else []
-    for part in heads:
-        part.in_channels = widths if isinstance(part.in_index, list) else widths[part.in_index]
-    return widths
-
-
-def _listed(part) -> list:
-    return part if isinstance(part, list) else [part]
 
 
 def build_shrunk(name: str) -> None:
@@ -332,7 +295,7 @@ def test_upernet_has_the_published_heads():
 def rotated(name: str) -> Config:
     """The config of ``name`` with its heads in a list."""
     cfg = copy.deepcopy(config(name))
-    cfg.heads = _listed(cfg.model.get('bbox_head') or cfg.model.roi_head.bbox_head)
+    cfg.heads = listed(cfg.model.get('bbox_head') or cfg.model.roi_head.bbox_head)
     return cfg
 
 
