@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,6 +17,8 @@ from mmpeft.fingerprint import combined
 
 FORMAT = 1
 KEY = 'mmpeft'
+# Fields that older files lack.
+LATER = {'start', 'heldout', 'soup'}
 # Before a place: the file there has timm's names, and is converted on loading.
 TIMM = 'timm:'
 
@@ -56,6 +60,9 @@ class AdapterInfo:
         classes: The names of the task's classes.
         palette: A colour (red, green, blue) for each class.
         version: The version of mmpeft that wrote the file.
+        start: The SHA-256 of the start file that the run loaded, if it loaded one.
+        heldout: The SHA-256 of the list of held-out images, which the run did not train on.
+        soup: Of a soup, the name and, where it is known, the held-out score of each ingredient.
     """
 
     methods: list[dict]
@@ -66,6 +73,9 @@ class AdapterInfo:
     classes: list[str] | None = None
     palette: list[list[int]] | None = None
     version: str = ''
+    start: str | None = None
+    heldout: str | None = None
+    soup: list[list] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -74,10 +84,15 @@ class AdapterInfo:
 
 
 def write_file(path: Path, info: AdapterInfo, tensors: Mapping[str, Tensor]) -> None:
-    """Write an adapter file, atomically."""
+    """Write an adapter file, atomically.
+
+    Raises:
+        DamagedFileError: A field is not of its type, so that nobody could read the file.
+    """
     from safetensors.torch import save
 
     text = json.dumps(asdict(info), sort_keys=True)
+    _info(text, path)
     metadata = {'format': 'pt', KEY: text, f'{KEY}_format': str(FORMAT), f'{KEY}_checksum': _checksum(text, tensors)}
     content = save(dict(tensors), metadata)
     write_atomically(path, lambda file: file.write(content))
@@ -137,11 +152,11 @@ def _info(text: str, path: str | Path) -> AdapterInfo:
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f'{path} has metadata that is no JSON: {error}') from error
     names = {field.name for field in fields(AdapterInfo)}
-    if not isinstance(values, dict) or values.keys() != names:
+    if not isinstance(values, dict) or not names - LATER <= values.keys() <= names:
         raise DamagedFileError(f'{path} has metadata other than {", ".join(sorted(names))}.')
-    for name, is_right in CHECKS.items():
-        if not is_right(values[name]):
-            raise DamagedFileError(f'{path} has metadata whose {name} is {values[name]!r:.80}.')
+    for name, value in values.items():
+        if not CHECKS[name](value):
+            raise DamagedFileError(f'{path} has metadata whose {name} is {value!r:.80}.')
     return AdapterInfo(**values)
 
 
@@ -155,6 +170,17 @@ def _list_of(is_right: Any, value: Any) -> bool:
 
 def _is_colour(value: Any) -> bool:
     return _list_of(lambda v: type(v) is int and 0 <= v < 256, value) and len(value) == 3
+
+
+def _is_sum(value: Any) -> bool:
+    return _is_text(value) and re.fullmatch('[0-9a-f]{64}', value) is not None
+
+
+def _is_ingredient(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    name, score = value
+    return _is_text(name) and (score is None or (isinstance(score, float) and math.isfinite(score)))
 
 
 def is_place(value: Any) -> bool:
@@ -176,4 +202,7 @@ CHECKS = dict(
     classes=lambda value: value is None or _list_of(_is_text, value),
     palette=lambda value: value is None or _list_of(_is_colour, value),
     version=_is_text,
+    start=lambda value: value is None or _is_sum(value),
+    heldout=lambda value: value is None or _is_sum(value),
+    soup=lambda value: value is None or _list_of(_is_ingredient, value),
 )

@@ -123,6 +123,8 @@ def save_adapters(
     overwrite: bool = False,
     dataset_meta: Mapping | None = None,
     base: str | None = None,
+    start: str | None = None,
+    heldout: str | None = None,
 ) -> None:
     """Write what training changed in ``model`` to a ``.safetensors`` file, atomically.
 
@@ -135,6 +137,8 @@ def save_adapters(
         overwrite: Replace a file that exists.
         dataset_meta: ``classes`` and ``palette`` of the task; by default ``model.dataset_meta``, if there is one.
         base: Where the base comes from, for whoever loads the file; by default the file of the backbone's ``init_cfg``.
+        start: The SHA-256 of the start file that the run loaded, which soups ask for.
+        heldout: The SHA-256 of the list of images that were held out of training, which soups ask for.
 
     Raises:
         FileExistsError: The file exists, and ``overwrite`` is not set.
@@ -146,11 +150,18 @@ def save_adapters(
         raise ValueError(f'An adapter file ends in .safetensors, got {path}.')
     if path.exists() and not overwrite:
         raise FileExistsError(f'{path} exists; pass overwrite=True to replace it.')
-    write_adapters(path, model, model.state_dict(), dataset_meta or getattr(model, 'dataset_meta', None), base)
+    task = dataset_meta or getattr(model, 'dataset_meta', None)
+    write_adapters(path, model, model.state_dict(), task, base, start, heldout)
 
 
 def write_adapters(
-    path: Path, model: nn.Module, state: Mapping[str, Tensor], dataset_meta: Mapping | None, base: str | None
+    path: Path,
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    dataset_meta: Mapping | None,
+    base: str | None,
+    start: str | None = None,
+    heldout: str | None = None,
 ) -> None:
     """Write those tensors of ``state``, a state dict of ``model``, that are not its frozen base."""
     from mmpeft import __version__
@@ -169,6 +180,8 @@ def write_adapters(
         digests=digests(backbone),
         base=_portable(base or _source_of(backbone)),
         version=__version__,
+        start=start,
+        heldout=heldout,
         **_task(dataset_meta or {}),
     )
     write_file(path, info, {key: _own(tensor) for key, tensor in tensors_to_save(model, state).items()})

@@ -150,6 +150,12 @@ def test_saving_overwrites_only_when_told(tmp_path):
     assert (tmp_path / 'task.safetensors').read_bytes() != before
 
 
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    with pytest.raises(mmpeft.DamagedFileError, match="start is 'abc'"):
+        mmpeft.save_adapters(adapted(), tmp_path / 'task.safetensors', start='abc')
+    assert not list(tmp_path.iterdir())
+
+
 def test_saving_refuses_another_ending_and_a_model_without_adapters(tmp_path):
     with pytest.raises(ValueError, match='.safetensors'):
         mmpeft.save_adapters(adapted(), tmp_path / 'task.pth')
@@ -304,7 +310,7 @@ def test_one_bit_flipped_in_a_tensor_or_in_the_metadata_is_refused(tmp_path, tas
         refused(detector(), tmp_path / 'flipped.safetensors', mmpeft.DamagedFileError, 'checksum')
 
 
-def rewritten(task, **changes):
+def rewritten(task, without=(), **changes):
     """The file with other values in its metadata and a checksum that is right."""
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -313,7 +319,8 @@ def rewritten(task, **changes):
 
     with safe_open(task, framework='pt') as file:
         metadata = file.metadata()
-    text = json.dumps(json.loads(metadata['mmpeft']) | changes.pop('info', {}))
+    info = json.loads(metadata['mmpeft']) | changes.pop('info', {})
+    text = json.dumps({name: value for name, value in info.items() if name not in without})
     tensors = load_file(task)
     path = task.with_name('rewritten.safetensors')
     checked = {**metadata, 'mmpeft': text, 'mmpeft_checksum': _checksum(text, tensors), **changes}
@@ -348,11 +355,21 @@ def test_an_unknown_version_is_refused(task):
         ('palette', [[1, 2, 300]]),
         ('palette', [[True, 2, 3]]),
         ('version', None),
+        ('start', 'abc'),
+        ('heldout', 3),
+        ('soup', ['a.safetensors']),
+        ('soup', [['a.safetensors', 'good']]),
+        ('soup', [['a.safetensors', float('nan')]]),
         ('more', 1),
     ],
 )
 def test_metadata_of_another_type_and_paths_that_escape_are_refused(field, value, task):
     refused(detector(), rewritten(task, info={field: value}), mmpeft.DamagedFileError, 'metadata')
+
+
+def test_a_file_from_before_soups_is_read(task):
+    read = read_adapters(rewritten(task, without=['start', 'heldout', 'soup'])).info
+    assert (read.start, read.heldout, read.soup) == (None, None, None)
 
 
 def test_metadata_nested_beyond_reason_is_refused(task):
