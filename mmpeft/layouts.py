@@ -121,6 +121,10 @@ MMPRETRAIN_VIT = (
     Rule(r'blocks\.(\d+)\.attn\.(.+)', r'layers.\1.attn.\2'),
     Rule(r'blocks\.(\d+)\.mlp\.fc1\.(.+)', r'layers.\1.ffn.layers.0.0.\2'),
     Rule(r'blocks\.(\d+)\.mlp\.fc2\.(.+)', r'layers.\1.ffn.layers.1.\2'),
+    # DINOv2 alone: its layer scales, and the gated network of its giant.
+    Rule(r'blocks\.(\d+)\.ls1\.gamma', r'layers.\1.attn.gamma1.weight'),
+    Rule(r'blocks\.(\d+)\.ls2\.gamma', r'layers.\1.ffn.gamma2.weight'),
+    Rule(r'blocks\.(\d+)\.mlp\.(w12|w3)\.(.+)', r'layers.\1.ffn.\2.\3'),
     Rule(r'norm\.(.+)', r'ln1.\1', reason=NO_LAST_NORM),
 )
 # Query, key and value have the same order in timm's fused layer and in nn.MultiheadAttention.

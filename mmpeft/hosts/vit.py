@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mmpeft.hosts.backbone import Backbone
 from mmpeft.hosts.block import PreNormBlock
 from mmpeft.hosts.host import Host, adapt_as
+from mmpeft.hosts.patches import resample_kernel
 from mmpeft.methods.cvpt import Attention
 from mmpeft.sites import BRANCH_SITES, STREAM_SITES
 
@@ -127,7 +128,7 @@ class SelfAttention(Host):
 
 
 class ViTBackbone(Backbone):
-    """ViT: blocks learn the grid from the patch embedding."""
+    """ViT: blocks learn the grid from the patch embedding, whose kernel may be loaded from one of another size."""
 
     block = BLOCK
     bias_options = {
@@ -153,6 +154,12 @@ class ViTBackbone(Backbone):
 
     def extra_tokens(self) -> int:
         return self.num_extra_tokens
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        name, size = f'{prefix}patch_embed.projection.weight', self.patch_embed.projection.kernel_size
+        if name in state_dict and state_dict[name].shape[2:] != size:
+            state_dict[name] = resample_kernel(state_dict[name], size)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, x: Tensor, *args, **kwargs):
         try:
