@@ -28,7 +28,7 @@ def _child(parent: Registry, *locations: str) -> Registry:
 
 
 MODELS = _child(MMENGINE_MODELS, 'mmpeft.mm.backbone')
-_HOOK_FILES = ('hooks', 'adapter_hook', 'checkpoint_hook', 'resume_hook')
+_HOOK_FILES = ('hooks', 'adapter_hook', 'checkpoint_hook', 'ingredient_hook', 'resume_hook')
 HOOKS = _child(MMENGINE_HOOKS, *(f'mmpeft.mm.{name}' for name in _HOOK_FILES))
 DATASETS = _DatasetRegistry(
     MMENGINE_DATASETS.name, parent=MMENGINE_DATASETS, scope='mmpeft', locations=['mmpeft.mm.datasets']

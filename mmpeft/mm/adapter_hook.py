@@ -10,8 +10,10 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmpeft.checkpoint import adapted_backbone, missing_base, write_adapters
+from mmpeft.adapter_file import KEY
+from mmpeft.checkpoint import AdapterFile, adapted_backbone, missing_base, write_adapters
 from mmpeft.mm.hooks import bare_model
+from mmpeft.mm.loading import adapter_file_in
 from mmpeft.mm.strategies import bare_state, check_strategy, fill_base, is_sharded, whole_model, whole_state
 from mmpeft.registry import HOOKS
 
@@ -28,6 +30,10 @@ class AdapterCheckpointHook(Hook):
 
     # After EMAHook, which exchanges the weights that are about to be saved.
     priority = 'LOWEST'
+    _loaded: AdapterFile | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        self._loaded = adapter_file_in(checkpoint)
 
     def before_train(self, runner: Runner) -> None:
         check_strategy(runner, self)
@@ -37,7 +43,10 @@ class AdapterCheckpointHook(Hook):
             line = 'No adapter file is written: the base is random, and only whole checkpoints can bring it back.'
             print_log(line, 'current', logging.WARNING)
         if not runner._resume:
-            runner.message_hub.update_info(BASE, runner._load_from)
+            # An adapter file is no base: its own stays the base.
+            base = self._loaded.info.base if self._loaded else runner._load_from
+            runner.message_hub.update_info(BASE, base)
+            self._loaded = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if not self._on:
@@ -54,11 +63,12 @@ class AdapterCheckpointHook(Hook):
             model = whole_model(runner)
             fill_base(model, state)
         task, base = checkpoint['meta'].get('dataset_meta'), runner.message_hub.runtime_info.get(BASE)
+        facts = checkpoint['meta'].get(KEY, {})
         for key in new:
             path = Path(announced.get(key, runner.work_dir))
             folder = path.parent if path.parent.is_dir() else Path(runner.work_dir)
             name = 'last' if key == 'last_ckpt' else re.sub(r'_(epoch|iter)_\d+$', '', path.stem)
-            write_adapters(folder / f'adapters_{name}.safetensors', model, state, task, base)
+            write_adapters(folder / f'adapters_{name}.safetensors', model, state, task, base, **facts)
 
 
 def _announced(runner: Runner) -> dict[str, str]:

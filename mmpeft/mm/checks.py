@@ -21,6 +21,7 @@ MORE_KEYS = {
     'custom_imports',
     'efficient_conv_bn_eval',
     'find_unused_parameters',
+    'heldout',
     'model_wrapper_cfg',
     'runner_type',
     'sync_bn',
@@ -96,7 +97,7 @@ def check_data(cfg: Config, *splits: str) -> None:
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
         if isinstance(loader, dict) and 'dataset' in loader:
-            for key, dataset in _leaves(f'{split}_dataloader.dataset', loader['dataset']):
+            for key, dataset in leaves(f'{split}_dataloader.dataset', loader['dataset']):
                 _check_dataset(key, dataset)
         for evaluator in evaluators(cfg, split):
             ann_file = evaluator.get('ann_file')
@@ -111,6 +112,19 @@ def evaluators(cfg: Config, split: str) -> list[dict]:
     """The configs of the metrics of ``split``, of which there may be none, one or several."""
     metrics = cfg.get(f'{split}_evaluator') or []
     return [m for m in (metrics if isinstance(metrics, list | tuple) else [metrics]) if isinstance(m, dict)]
+
+
+def leaves(key: str, dataset: Any) -> Iterator[tuple[str, dict]]:
+    """The data sets inside wrappers such as RepeatDataset and ConcatDataset, with their keys."""
+    if not isinstance(dataset, dict):
+        return
+    if 'dataset' in dataset:
+        yield from leaves(f'{key}.dataset', dataset['dataset'])
+    elif 'datasets' in dataset:
+        for index, part in enumerate(dataset['datasets']):
+            yield from leaves(f'{key}.datasets.{index}', part)
+    else:
+        yield key, dataset
 
 
 def find_key(node: Any, value: Any, path: str = '') -> str | None:
@@ -133,19 +147,6 @@ def _without_adverts() -> Iterator[None]:
 def _short(error: Exception, most: int = 300) -> str:
     text = f'{type(error).__name__}: {error}'
     return text if len(text) <= most else f'{text[:most]} ...'
-
-
-def _leaves(key: str, dataset: Any) -> Iterator[tuple[str, dict]]:
-    """The data sets inside wrappers such as RepeatDataset and ConcatDataset, with their keys."""
-    if not isinstance(dataset, dict):
-        return
-    if 'dataset' in dataset:
-        yield from _leaves(f'{key}.dataset', dataset['dataset'])
-    elif 'datasets' in dataset:
-        for index, part in enumerate(dataset['datasets']):
-            yield from _leaves(f'{key}.datasets.{index}', part)
-    else:
-        yield key, dataset
 
 
 def _check_dataset(key: str, dataset: dict) -> None:

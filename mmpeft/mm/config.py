@@ -26,7 +26,7 @@ def add_companions(cfg: Config) -> None:
     if not str(backbone.get('type')).startswith('mmpeft.'):
         return
     for name in COMPANIONS:
-        _list_hook(cfg, name)
+        list_hook(cfg, name)
 
 
 def use_exact_resume(cfg: Config) -> None:
@@ -35,10 +35,11 @@ def use_exact_resume(cfg: Config) -> None:
     hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
     if hook is not None and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
         hook.type = 'mmpeft.CheckpointHook'
-    _list_hook(cfg, 'mmpeft.ExactResumeHook')
+    list_hook(cfg, 'mmpeft.ExactResumeHook')
 
 
-def _list_hook(cfg: Config, name: str) -> None:
+def list_hook(cfg: Config, name: str) -> None:
+    """List a hook without options in ``cfg``, unless it is listed already."""
     cfg.custom_hooks = cfg.get('custom_hooks') or []
     if not any(hook.get('type') == name for hook in cfg.custom_hooks):
         cfg.custom_hooks.append(ConfigDict(type=name))

@@ -13,7 +13,8 @@ from mmengine.runner import Runner
 
 from mmpeft.mm.checkpoints import check_file, check_resumable, checkpoints_as_data
 from mmpeft.mm.checks import UserError, check_data, check_device, evaluators, read_config, register_library
-from mmpeft.mm.config import add_companions, inject_at_build, use_exact_resume
+from mmpeft.mm.config import add_companions, inject_at_build, list_hook, use_exact_resume
+from mmpeft.mm.heldout import hold_out
 from mmpeft.mm.hooks import bare_model
 from mmpeft.mm.loading import adapter_file_in
 from mmpeft.mm.resume import check_same_methods, find_resumable
@@ -50,10 +51,12 @@ def train(
         _use_amp(cfg)
     if auto_scale_lr:
         _scale_lr(cfg)
+    hold_out(cfg)
     _set_start(cfg, resume)
     check_device(cfg)
     check_data(cfg, 'train', *(['val'] if cfg.get('val_cfg') else []))
     add_companions(cfg)
+    list_hook(cfg, 'mmpeft.IngredientHook')
     use_exact_resume(cfg)
     with checkpoints_as_data(cfg):
         runner = _build(cfg)
