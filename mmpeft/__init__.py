@@ -9,6 +9,7 @@ from mmpeft.adapter_file import (
     WrongBaseError,
     WrongModelError,
 )
+from mmpeft.bank import AdapterBank
 from mmpeft.checkpoint import load_adapters, save_adapters
 from mmpeft.fingerprint import fingerprint
 from mmpeft.freeze import count_parameters, freeze, is_adapter, trained_names
@@ -17,6 +18,7 @@ from mmpeft.merge import merge
 
 __version__ = '0.1.0'
 __all__ = [
+    'AdapterBank',
     'AdapterFileError',
     'BaseNotFoundError',
     'DamagedFileError',

@@ -114,6 +114,12 @@ def full_options(config: Mapping) -> dict:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 
+def chosen_options(config: Mapping) -> dict:
+    """What ``full_options`` fills up, without the defaults; default sites that a backbone lacks then do no harm."""
+    defaults = full_options(dict(type=config['type']))
+    return {name: value for name, value in config.items() if name == 'type' or value != defaults.get(name)}
+
+
 def _takes_sites(cls: type) -> bool:
     return not hasattr(cls, 'place_option') and not issubclass(cls, Tuning)
 

@@ -57,8 +57,17 @@ def merge(model: nn.Module) -> MergeReport:
 
     Returns:
         What was done, printable. Merging again changes nothing.
+
+    Raises:
+        ValueError: The model is a task of a bank, whose other tasks hold the same base.
     """
-    reports = [_merge_backbone(name, backbone) for name, backbone in adapted_backbones(model).items()]
+    found = adapted_backbones(model)
+    if any(backbone.shared for backbone in found.values()):
+        raise ValueError(
+            f'The base of this {type(model).__name__} is shared by all tasks of a bank. Merge a copy: '
+            'mmpeft.merge(copy.deepcopy(model)).'
+        )
+    reports = [_merge_backbone(name, backbone) for name, backbone in found.items()]
     keys = [field.name for field in fields(MergeReport)]
     return MergeReport(*(sum((getattr(report, key) for report in reports), ()) for key in keys))
 

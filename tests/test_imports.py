@@ -20,6 +20,7 @@ ORDER = [
     'fingerprint',
     'adapter_file',
     'checkpoint',
+    'bank',
     'layouts',
     'registry',
     'demo',

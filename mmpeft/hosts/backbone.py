@@ -35,6 +35,7 @@ class Backbone(Host):
     were never given a value; a backbone adapted from Python is taken as it is and misses none. ``find_base`` then
     looks for the base of an adapter file. ``adapter_methods`` holds the configs of the injected methods, and
     ``digests`` those digests of base tensors that were computed.
+    ``shared`` names the base tensors that other models hold, too, as the tasks of a bank do: nothing may change them.
     ``eval_frozen`` keeps the parts in which no base parameter trains in eval mode, from the next ``train()`` on.
     """
 
@@ -45,6 +46,7 @@ class Backbone(Host):
         'eval_frozen',
         'find_base',
         'digests',
+        'shared',
         '_names_not_in_file',
         '_adapters_loaded',
         '_ready',
@@ -60,6 +62,7 @@ class Backbone(Host):
     eval_frozen = False
     find_base: Callable[['Backbone', Any], None] | None = None
     digests: dict[str, tuple[int, str]] | None = None
+    shared: frozenset[str] = frozenset()
     _names_not_in_file: frozenset[str] = frozenset()
     _adapters_loaded = False
     _ready = False
@@ -177,6 +180,7 @@ class Backbone(Host):
             adapter_file.check_backbone(self, prefix)
             self._names_not_in_file = frozenset(prefix + name for name in self.state_dict()) - state_dict.keys()
             self._load_state_dict_post_hooks[LOAD_HOOK] = _forget_base
+        self._check_shared(state_dict, prefix)
         sizes = {name: parameter.shape for name, parameter in self.named_parameters()}
         # mmpretrain renames the keys of old files only where `self.__class__` is its own Swin.
         adapted_class, self.__class__ = self.__class__, self.stock
@@ -188,9 +192,18 @@ class Backbone(Host):
         self.missing = self.missing - filled
         self._adapters_loaded |= any('adapters' in name.split('.') for name in filled)
 
+    def _check_shared(self, state_dict: Mapping[str, Tensor], prefix: str) -> None:
+        given = [name for name in self.shared if prefix + name in state_dict]
+        if given:
+            raise ValueError(
+                f'The base of this {type(self).__name__} is shared by all tasks of a bank and cannot be loaded anew, '
+                f'and {len(given)} of its tensors are given. Load into a copy: copy.deepcopy(model).'
+            )
+
     def __reduce__(self):
+        # A copy has tensors of its own.
         blank, classes, content = super().__reduce__()
-        return blank, classes, {name: value for name, value in content.items() if name != 'digests'}
+        return blank, classes, {name: value for name, value in content.items() if name not in ('digests', 'shared')}
 
     def _freeze_stages(self) -> None:
         """Freeze the stages that ``frozen_stages`` names, adapters excepted."""
