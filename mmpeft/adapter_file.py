@@ -93,7 +93,7 @@ def write_file(path: Path, info: AdapterInfo, tensors: Mapping[str, Tensor]) -> 
 
     text = json.dumps(asdict(info), sort_keys=True)
     _info(text, path)
-    metadata = {'format': 'pt', KEY: text, f'{KEY}_format': str(FORMAT), f'{KEY}_checksum': _checksum(text, tensors)}
+    metadata = {'format': 'pt', KEY: text, f'{KEY}_format': str(FORMAT), f'{KEY}_checksum': checksum(text, tensors)}
     content = save(dict(tensors), metadata)
     write_atomically(path, lambda file: file.write(content))
 
@@ -109,7 +109,7 @@ def parse(path: str | Path, metadata: Mapping[str, str], tensors: Mapping[str, T
     version = metadata.get(f'{KEY}_format')
     if version != str(FORMAT):
         raise UnknownVersionError(f'{path} is of format {version!r:.40}; this version of mmpeft reads format {FORMAT}.')
-    if metadata.get(f'{KEY}_checksum') != _checksum(metadata[KEY], tensors):
+    if metadata.get(f'{KEY}_checksum') != checksum(metadata[KEY], tensors):
         raise DamagedFileError(f'{path} is damaged: its checksum is not that of its content.')
     return _info(metadata[KEY], path)
 
@@ -131,7 +131,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise DamagedFileError(f'{path} is not a whole safetensors file: {error}') from error
 
 
-def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of the metadata and of the names, dtypes, shapes and bytes of the tensors."""
     hashed = hashlib.sha256(text.encode())
     for name in sorted(tensors):

@@ -315,7 +315,7 @@ def rewritten(task, without=(), **changes):
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    from mmpeft.adapter_file import _checksum
+    from mmpeft.adapter_file import checksum
 
     with safe_open(task, framework='pt') as file:
         metadata = file.metadata()
@@ -323,7 +323,7 @@ def rewritten(task, without=(), **changes):
     text = json.dumps({name: value for name, value in info.items() if name not in without})
     tensors = load_file(task)
     path = task.with_name('rewritten.safetensors')
-    checked = {**metadata, 'mmpeft': text, 'mmpeft_checksum': _checksum(text, tensors), **changes}
+    checked = {**metadata, 'mmpeft': text, 'mmpeft_checksum': checksum(text, tensors), **changes}
     save_file(tensors, path, checked)
     return path
 
@@ -376,10 +376,10 @@ def test_metadata_nested_beyond_reason_is_refused(task):
     path = task.with_name('nested.safetensors')
     from safetensors.torch import save_file
 
-    from mmpeft.adapter_file import _checksum
+    from mmpeft.adapter_file import checksum
 
     text, tensors = '[' * 200_000, load_file(task)
-    save_file(tensors, path, dict(mmpeft=text, mmpeft_format='1', mmpeft_checksum=_checksum(text, tensors)))
+    save_file(tensors, path, dict(mmpeft=text, mmpeft_format='1', mmpeft_checksum=checksum(text, tensors)))
     refused(detector(), path, mmpeft.DamagedFileError, 'no JSON')
 
 

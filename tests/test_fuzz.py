@@ -14,7 +14,7 @@ from test_checkpoint import adapted, moved
 from tiny import MONA, weights
 
 import mmpeft
-from mmpeft.adapter_file import KEY, _checksum
+from mmpeft.adapter_file import KEY, checksum
 from mmpeft.checkpoint import read_adapters
 from mmpeft.mm.checkpoints import read_checkpoint
 from mmpeft.mm.checks import UserError
@@ -119,7 +119,7 @@ def test_mutated_metadata_is_refused_even_with_a_checksum_that_is_right(examples
         if removes:
             values = {name: value for name, value in values.items() if name not in changes}
         text = json.dumps(values)
-        survives(tmp_path, save(tensors, {**header, KEY: text, f'{KEY}_checksum': _checksum(text, tensors)}), saved)
+        survives(tmp_path, save(tensors, {**header, KEY: text, f'{KEY}_checksum': checksum(text, tensors)}), saved)
 
     run()
 
