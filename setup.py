@@ -34,6 +34,8 @@ setup(
         'mm': pins('mm') + pins('mmcv'),
         'demo': pins('demo'),
         'hub': pins('hub'),
-        'test': pins('demo') + pins('hub') + pins('test'),
+        'tensorboard': pins('tensorboard'),
+        'wandb': pins('wandb'),
+        'test': pins('demo') + pins('hub') + pins('tensorboard') + pins('test'),
     },
 )

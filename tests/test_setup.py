@@ -12,7 +12,8 @@ import pytest
 import mmpeft
 
 ROOT = Path(__file__).parents[1]
-FILES = ('torch', 'mm', 'mmcv', 'demo', 'hub', 'test', 'locked')
+FILES = ('torch', 'mm', 'mmcv', 'demo', 'hub', 'tensorboard', 'test', 'locked')
+OPTIONAL = ('wandb',)  # extras that the set-up leaves out
 made_by_make = pytest.mark.skipif(
     not (Path(sys.prefix) / 'by-make').exists(), reason='an environment of your own may hold other versions'
 )
@@ -31,7 +32,11 @@ ALL = [pin for name in FILES for pin in pins(name)]
 
 
 def test_every_pin_is_exact():
-    assert [pin for pin in ALL if not re.match(r'^[a-z0-9-]+==[0-9.]+(; .+)?$', pin)] == []
+    assert [
+        pin
+        for pin in (*ALL, *(pin for name in OPTIONAL for pin in pins(name)))
+        if not re.match(r'^[a-z0-9-]+==[0-9.]+(; .+)?$', pin)
+    ] == []
 
 
 def test_nothing_is_pinned_twice():
@@ -39,8 +44,8 @@ def test_nothing_is_pinned_twice():
     assert sorted(names) == sorted(set(names))
 
 
-def test_every_pin_file_is_installed():
-    assert {path.stem for path in (ROOT / 'requirements').glob('*.txt')} == set(FILES)
+def test_every_pin_file_is_installed_or_optional():
+    assert {path.stem for path in (ROOT / 'requirements').glob('*.txt')} == {*FILES, *OPTIONAL}
 
 
 @made_by_make
@@ -60,7 +65,12 @@ def test_mmpeft_itself_needs_torch_and_safetensors():
 
 
 @pytest.mark.parametrize(
-    'extra, files', [('mm', ('mm', 'mmcv')), ('demo', ('demo',)), ('hub', ('hub',)), ('test', ('demo', 'hub', 'test'))]
+    'extra, files',
+    [
+        ('mm', ('mm', 'mmcv')),
+        ('test', ('demo', 'hub', 'tensorboard', 'test')),
+        *((name, (name,)) for name in ('demo', 'hub', 'tensorboard', 'wandb')),
+    ],
 )
 def test_an_extra_is_its_pins(extra, files):
     declared = [line for line in metadata('mmpeft').get_all('Requires-Dist') if f'extra == "{extra}"' in line]
@@ -123,7 +133,10 @@ def made_up_to(venv, python_rules):
     stub(venv / 'bin' / 'python', python_rules)
     for name in ('by-make', 'created'):
         (venv / name).touch()
-    for step, files in {'torch': ['torch', 'locked'], 'libraries': ['mm', 'demo', 'hub', 'test', 'locked']}.items():
+    for step, files in {
+        'torch': ['torch', 'locked'],
+        'libraries': ['mm', 'demo', 'hub', 'tensorboard', 'test', 'locked'],
+    }.items():
         text = ''.join((ROOT / 'requirements' / f'{file}.txt').read_text() for file in files)
         (venv / f'{step}.done').write_text(text)
     return venv

@@ -117,7 +117,7 @@ def test_flip_augmentation_is_refused_for_rotated_boxes(data, tmp_path, trained)
     config.write_text(
         ROTATED.replace('{root}', str(data)) + 'test_dataloader = dict(_delete_=True)\ntest_evaluator = {}'
     )
-    assert 'mmrotate has no default' in error_of('test', str(config), str(trained / 'epoch_1.pth'), '--tta')
+    assert 'for rotated boxes there is none' in error_of('test', str(config), str(trained / 'epoch_1.pth'), '--tta')
 
 
 def test_a_checkpoint_of_another_model_is_refused(data, tmp_path):
@@ -252,8 +252,8 @@ def test_weights_that_cannot_be_downloaded_are_answered_with_the_place_for_them(
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), one_line_errors():
         1 / 0  # noqa: B018
-    with pytest.raises(TypeError) as python_error:
-        run._inner(None)
+    with pytest.raises(AttributeError) as python_error:
+        run._scale_lr(None)
     assert explain(python_error.value) is None
 
 

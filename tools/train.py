@@ -19,6 +19,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='go on from a checkpoint, or without a value from the last one in the work dir',
     )
+    parser.add_argument('--tensorboard', action='store_true', help='write event files for TensorBoard, too')
+    parser.add_argument('--wandb', action='store_true', help='send the log to Weights & Biases, too')
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -33,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             amp=args.amp,
             auto_scale_lr=args.auto_scale_lr,
             resume=args.resume,
+            tensorboard=args.tensorboard,
+            wandb=args.wandb,
             cfg_options=args.cfg_options,
             launcher=args.launcher,
         )

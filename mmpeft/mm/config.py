@@ -1,10 +1,16 @@
 """Edits of a config before a Runner is built from it."""
 
+from importlib.util import find_spec
+
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 
+from mmpeft.mm.checks import UserError
 from mmpeft.mm.hooks import COMPANIONS, adapter_hooks_in
 from mmpeft.registry import HOOKS
+
+# What writes a log for each package; `requirements/` has a file of the same name.
+BACKENDS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend')
 
 
 def inject_at_build(cfg: Config) -> None:
@@ -36,6 +42,20 @@ def use_exact_resume(cfg: Config) -> None:
     if hook is not None and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
         hook.type = 'mmpeft.CheckpointHook'
     list_hook(cfg, 'mmpeft.ExactResumeHook')
+
+
+def log_to(cfg: Config, package: str) -> None:
+    """Add the backend of ``package``, one of ``BACKENDS``, to the visualizer of ``cfg``, which keeps its own ones.
+
+    Raises:
+        UserError: The package is not installed.
+    """
+    if find_spec(package) is None:
+        raise UserError(f"--{package} needs the package {package}: pip install 'mmpeft[{package}]'.")
+    cfg.visualizer = cfg.get('visualizer') or ConfigDict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+    backends = cfg.visualizer.get('vis_backends') or []
+    if all(backend.get('type') != BACKENDS[package] for backend in backends):
+        cfg.visualizer.vis_backends = [*backends, dict(type=BACKENDS[package])]
 
 
 def list_hook(cfg: Config, name: str) -> None:

@@ -2,22 +2,22 @@
 
 import os
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmpeft.mm.checkpoints import check_file, check_resumable, checkpoints_as_data
 from mmpeft.mm.checks import UserError, check_data, check_device, evaluators, read_config, register_library
-from mmpeft.mm.config import add_companions, inject_at_build, list_hook, use_exact_resume
+from mmpeft.mm.config import add_companions, inject_at_build, list_hook, log_to, use_exact_resume
 from mmpeft.mm.heldout import hold_out
 from mmpeft.mm.hooks import bare_model
 from mmpeft.mm.loading import adapter_file_in
 from mmpeft.mm.resume import check_same_methods, find_resumable
+from mmpeft.mm.tta import use_tta
 
 Options = Mapping[str, Any]
 
@@ -29,6 +29,8 @@ def train(
     amp: bool = False,
     auto_scale_lr: bool = False,
     resume: str | None = None,
+    tensorboard: bool = False,
+    wandb: bool = False,
     cfg_options: Options | None = None,
     launcher: str = 'none',
 ) -> Runner:
@@ -40,11 +42,13 @@ def train(
         amp: Train in mixed precision.
         auto_scale_lr: Scale the learning rate with the batch, as the config's ``auto_scale_lr`` says.
         resume: A checkpoint to go on from, or ``auto`` for the newest whole one in the work dir, if there is one.
+        tensorboard: Write event files for TensorBoard, too.
+        wandb: Send the log to Weights & Biases, too.
         cfg_options: Keys of the config to override.
         launcher: What started several processes: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:
-        UserError: The config, the data, a checkpoint or the machine does not fit.
+        UserError: The config, the data, a checkpoint or the machine does not fit, or a package is missing.
     """
     cfg = _prepare(config, work_dir, cfg_options, launcher)
     if amp:
@@ -52,6 +56,9 @@ def train(
     if auto_scale_lr:
         _scale_lr(cfg)
     hold_out(cfg)
+    for package, wanted in dict(tensorboard=tensorboard, wandb=wandb).items():
+        if wanted:
+            log_to(cfg, package)
     _set_start(cfg, resume)
     check_device(cfg)
     check_data(cfg, 'train', *(['val'] if cfg.get('val_cfg') else []))
@@ -107,7 +114,7 @@ def test(
     if out is not None:
         _check_out(cfg, out)
     if tta:
-        _use_tta(cfg)
+        use_tta(cfg)
     with checkpoints_as_data(cfg):
         runner = _build(cfg)
         runner.register_hook(_FitHook())
@@ -191,41 +198,6 @@ def _dump_metric(scope: str, out: str) -> Any:
     from mmengine.evaluator import DumpResults
 
     return DumpResults(out_file_path=out)
-
-
-def _use_tta(cfg: Config) -> None:
-    """Wrap the model and the test data for test-time augmentation; mmdet has a default, a horizontal flip."""
-    if cfg.default_scope == 'mmdet':
-        _set_flip_tta(cfg)
-    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
-    if missing:
-        raise UserError(
-            f'--tta needs {" and ".join(missing)} in the config; {cfg.default_scope} has no default for it.'
-        )
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    _inner(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
-
-
-def _set_flip_tta(cfg: Config) -> None:
-    if any('segm' in metric.get('metric', ()) for metric in evaluators(cfg, 'test')):
-        raise UserError(
-            '--tta merges boxes only, and this config evaluates masks. Leave the masks out with '
-            '--cfg-options model.roi_head.mask_head=None test_evaluator.metric=bbox.'
-        )
-    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
-    flips = [[dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]]
-    augmentation = dict(type='TestTimeAug', transforms=[*flips, [dict(type='PackDetInputs', meta_keys=keys)]])
-    if 'tta_model' not in cfg:
-        nms = dict(type='nms', iou_threshold=0.5)
-        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
-    if 'tta_pipeline' not in cfg:
-        cfg.tta_pipeline = [*deepcopy(_inner(cfg.test_dataloader.dataset).pipeline[:-1]), augmentation]
-
-
-def _inner(dataset: ConfigDict) -> ConfigDict:
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
 
 
 class _FitHook(Hook):
