@@ -15,6 +15,7 @@ from mmpeft.fingerprint import fingerprint
 from mmpeft.freeze import count_parameters, freeze, is_adapter, trained_names
 from mmpeft.inject import inject
 from mmpeft.merge import merge
+from mmpeft.soups import SoupError, greedy_soup, recompute_batchnorm, uniform_soup, write_soup
 
 __version__ = '0.1.0'
 __all__ = [
@@ -22,17 +23,22 @@ __all__ = [
     'AdapterFileError',
     'BaseNotFoundError',
     'DamagedFileError',
+    'SoupError',
     'UnknownVersionError',
     'WrongBaseError',
     'WrongModelError',
     'count_parameters',
     'fingerprint',
     'freeze',
+    'greedy_soup',
     'inject',
     'is_adapter',
     'load_adapters',
     'merge',
     'methods',
+    'recompute_batchnorm',
     'save_adapters',
     'trained_names',
+    'uniform_soup',
+    'write_soup',
 ]

@@ -15,7 +15,6 @@ from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import urlparse
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, get_rank
@@ -23,6 +22,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
 from mmpeft.mm.checks import UserError, find_key
+from mmpeft.plain_types import numpy_types
 
 RESUME_KEYS = ('meta', 'message_hub', 'optimizer')
 STATISTICS = ('min', 'max', 'current', 'mean')
@@ -167,14 +167,7 @@ def _fetch(url: str, path: Path, key: str | None) -> None:
 
 def _plain_types() -> list:
     """What an mmengine checkpoint holds besides tensors and Python's types: numpy values, log histories."""
-    core = np._core.multiarray
-    arrays = [
-        (getattr(core, name), f'{module}.multiarray.{name}')
-        for module in ('numpy.core', 'numpy._core')
-        for name in ('_reconstruct', 'scalar')
-    ]
-    dtypes = {type(np.dtype(kind)) for kind in '?bBhHiIlLqQefdgFDSU'}
-    return [HistoryBuffer, np.ndarray, np.dtype, *arrays, *dtypes, (_statistic, 'builtins.getattr')]
+    return [HistoryBuffer, *numpy_types(), (_statistic, 'builtins.getattr')]
 
 
 def _statistic(owner: Any, name: str) -> Any:
