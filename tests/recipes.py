@@ -11,6 +11,8 @@ SWIN_B = dict(embed_dims=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32], wi
 SWIN_L = dict(embed_dims=192, depths=[2, 2, 18, 2], num_heads=[6, 12, 24, 48], window_size=7)
 SWIN_T = dict(embed_dims=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7)
 VIT_B = dict(arch='base', img_size=384, patch_size=16)
+DINOV2_B = dict(type='mmpretrain.VisionTransformer', arch='base', patch_size=16, layer_scale_init_value=1e-5)
+DINOV2_B |= dict(drop_path_rate=0.1, out_type='featmap', out_indices=(2, 5, 8, 11))
 VIT_L = dict(img_size=(512, 512), patch_size=16, embed_dims=1024, num_layers=24, num_heads=16)
 BASES = {
     'swin-t': 'swin_tiny_patch4_window7_224.pth',
@@ -18,6 +20,7 @@ BASES = {
     'swin-l': 'swin_large_patch4_window7_224_22k',
     'vit-b': 'vit-base-p16_in21k-pre-3rdparty_ft-64xb64_in1k-384',
     'vit-l': 'jx_vit_large_p16_384',
+    'dinov2-b': 'timm:https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth',
 }
 
 # One entry for each host and data set. `batch` is the number of images of an update, `gpus` those of the published run.
@@ -96,6 +99,11 @@ RECIPES['swin_dota'] = ROTATED | FRAMEWORKS['h2rbox-v2'] | dict(optimizer=ROTATE
 RECIPES['swin_star'] = ROTATED | FRAMEWORKS['oriented-rcnn']
 # Our extension: the schedule of Mona on COCO.
 RECIPES['vit_coco'] = RECIPES['swin_coco'] | dict(model='MaskRCNN', base='vit-b', backbone=VIT_B)
+# Our extension: the schedules of the baselines on Swin, without decay for a ViT's norms, scales, positions and token.
+NO_DECAY_VIT = (*NO_DECAY, 'cls_token', 'pos_embed', 'ln1', 'ln2', 'gamma1', 'gamma2')
+DINOV2 = dict(base='dinov2-b', keys=dict.fromkeys(NO_DECAY_VIT, dict(decay_mult=0.0)))
+RECIPES['dinov2_coco'] = RECIPES['swin_coco'] | DINOV2 | dict(model='MaskRCNN', backbone=DINOV2_B | dict(img_size=1024))
+RECIPES['dinov2_ade20k'] = RECIPES['swin_ade20k'] | DINOV2 | dict(backbone=DINOV2_B | dict(img_size=512))
 
 METHODS = {
     'mona': dict(type='Mona'),
@@ -182,7 +190,17 @@ COUNTS = {
         ssf=22 * 1024 * 24 + 2 * 1024,  # without the pair of the last norm, which SETR has not
     ),
     'vit_coco': dict(mona=2_684_928),
+    'dinov2_coco': dict(
+        mona=2_684_928,
+        ssf=22 * 768 * 12 + 2 * 2 * 768,
+        cvpt=10 * 768 * 12,
+        lora=12 * 2 * 64 * 2 * 768,
+        # The published 86.58 million, but no token for masks, patches of 16 px for 14, 64 x 64 positions for 37 x 37.
+        full=86_580_480 - 768 + 768 * 3 * (16**2 - 14**2) + 768 * (64**2 - 37**2),
+        frozen=0,
+    ),
 }
+COUNTS['dinov2_ade20k'] = COUNTS['dinov2_coco'] | dict(full=88_812_288 - 768 * (64**2 - 32**2))
 # On VOC there is no output norm of the first stage, and the patch embedding (9,792 parameters, 384 of them biases, 384
 # of its norm) is frozen in full fine-tuning, BitFit and NormTuning too.
 COUNTS['swin_voc'] = COUNTS['swin_ade20k'] | dict(

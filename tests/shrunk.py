@@ -32,10 +32,11 @@ def shrink(cfg: Config) -> list[int]:
         backbone.update(TINY_SWIN)
         widths = [8 << index for index in backbone.out_indices]
     if 'neck' in model:
-        *pyramid, fpn = listed(model.neck)
-        fpn.in_channels = widths
-        for part in pyramid:
-            part.embed_dim, part.norm_cfg.num_groups = 16, 4
+        for part in listed(model.neck):
+            if part.type.endswith('Feature2Pyramid'):
+                part.embed_dim, part.norm_cfg.num_groups = 16, 4
+            else:
+                part.in_channels = widths
     heads = [model.decode_head, *listed(model.auxiliary_head)] if 'decode_head' in model else []
     for part in heads:
         part.in_channels = widths if isinstance(part.in_index, list) else widths[part.in_index]

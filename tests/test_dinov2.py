@@ -1,9 +1,13 @@
 """DINOv2: the authors' files and mmpretrain's, in a ViT with patches of another size."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from shrunk import config
+from tiny_data import CLASSES, write_data
 
 import mmpeft
 from mmpeft.fingerprint import digest
@@ -139,3 +143,13 @@ def test_a_kernel_of_the_same_size_and_dtype_comes_back():
 def test_a_resampled_kernel_has_the_same_bits_on_every_machine():
     kernel = torch.arange(8 * 3 * 14 * 14, dtype=torch.float32).reshape(8, 3, 14, 14).sqrt()
     assert digest(resample_kernel(kernel, (16, 16))) == 'b9be9f4fea6b0e44'
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_images_of_coco_have_the_square_of_the_grid(tmp_path, split):
+    register_library('mmdet')
+    init_default_scope('mmdet')
+    dataset = copy.deepcopy(config('mona_dinov2_coco')[f'{split}_dataloader'].dataset)
+    files = dict(data_root=str(write_data(tmp_path / 'data')), ann_file='annotations/train.json')
+    dataset.update(files, data_prefix=dict(img='train'), metainfo=dict(classes=CLASSES))
+    assert {item['inputs'].shape for item in DATASETS.build(dataset)} == {(3, 1024, 1024)}

@@ -1,0 +1,11 @@
+# Full fine-tuning of the ViT-B of DINOv2: semantic segmentation on ADE20K with a feature pyramid and UperNet.
+#
+# Trains the whole backbone (86,452,992 parameters), the pyramid and both heads.
+#
+#   1 GPU:   ACCUMULATE=8 python tools/train.py configs/full_dinov2_ade20k.py
+#   8 GPUs:  tools/dist_train.sh configs/full_dinov2_ade20k.py 8
+#
+# Our extension, no published recipe: that of mona_dinov2_ade20k.py, which says what to know of it. Not run here.
+_base_ = './mona_dinov2_ade20k.py'
+
+model = dict(backbone=dict(method=dict(type='Full')))
