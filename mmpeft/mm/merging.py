@@ -1,6 +1,5 @@
 """Merge a checkpoint: fold its adapters into the base, and write a config of the stock model beside it."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +8,15 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmpeft.files import write_atomically
 from mmpeft.freeze import adapted_backbones
 from mmpeft.merge import MergeReport, merge
 from mmpeft.mm.backbone import NAMED, wrapper_form
-from mmpeft.mm.checkpoints import check_file, checkpoints_as_data
 from mmpeft.mm.checks import UserError, read_config, register_library
 from mmpeft.mm.config import inject_at_build
-from mmpeft.mm.loading import adapter_file_in
-from mmpeft.report import listed
+from mmpeft.mm.trained import load_trained
 
 
 @dataclass(frozen=True)
@@ -72,20 +68,10 @@ def merge_checkpoint(config: str, checkpoint: str, out: str, *, cfg_options: Map
     cfg = read_config(config, cfg_options)
     register_library(cfg.get('default_scope'))
     paths = _free_paths(out)
-    if '://' not in checkpoint:
-        check_file(checkpoint)
     inject_at_build(cfg)
     init_default_scope(cfg.default_scope)
-    _use_wrapper_form(cfg, config)
-    with checkpoints_as_data(cfg):
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    model = MODELS.build(copy.deepcopy(cfg.model))
-    file = adapter_file_in(loaded)
-    if file is None:
-        _load_whole(model, loaded.get('state_dict', loaded), checkpoint)
-    else:
-        file.check_model(model)
-        model.load_state_dict(file.tensors, strict=False)
+    use_wrapper_form(cfg, config)
+    model, loaded = load_trained(cfg, checkpoint)
     backbone = next(iter(adapted_backbones(model).values()))
     report = merge(model)
     _rewrite(cfg, backbone.adapter_methods if report.kept else (), report.options)
@@ -107,26 +93,18 @@ def _free_paths(out: str) -> tuple[Path, Path]:
     return path, path.with_suffix('.py')
 
 
-def _use_wrapper_form(cfg: Config, path: str) -> None:
-    """Turn a backbone of a name such as ``mmpeft.MonaSwinTransformer`` into the wrapper that it stands for."""
+def use_wrapper_form(cfg: Config, path: str) -> None:
+    """Turn a backbone of a name such as ``mmpeft.MonaSwinTransformer`` into the wrapper that it stands for, in place.
+
+    Raises:
+        UserError: The config, of the file ``path``, has no adapters.
+    """
     backbone = cfg.model.get('backbone') or {}
     scope, _, name = str(backbone.get('type')).rpartition('.')
     if scope != 'mmpeft':
         raise UserError(f'The config {path} has no adapters: its backbone is {backbone.get("type")}. Nothing to merge.')
     if name in NAMED:
         cfg.model.backbone = ConfigDict(wrapper_form(name, backbone), type='mmpeft.AdaptedBackbone')
-
-
-def _load_whole(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
-    """Load ``state`` and refuse it if it is not of this very model."""
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise UserError(f'{path} is of another model: {str(error).splitlines()[-1].strip()}') from error
-    differences = [f'lacks {listed(missing)}'] if missing else []
-    differences += [f'has {listed(unexpected)} besides'] if unexpected else []
-    if differences:
-        raise UserError(f'{path} is of another model than the config: it {" and ".join(differences)}.')
 
 
 def _rewrite(cfg: Config, methods: tuple[dict, ...], options: tuple[str, ...]) -> None:
