@@ -34,4 +34,3 @@ model = dict(
     ),
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-5))
-val_cfg = None  # the labels of the test images are the server's

@@ -29,4 +29,3 @@ model = dict(
         backbone={{_base_.model.backbone}},
     ),
 )
-val_cfg = None  # the labels of the test images are the server's

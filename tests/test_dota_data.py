@@ -89,8 +89,6 @@ def detector(name: str, root: Path) -> str:
             cfg[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
             steps = {step.type: step for step in cfg[f'{split}_dataloader'].dataset.pipeline}
             steps['mmdet.Resize'].scale = (64, 64)
-    if cfg.val_dataloader is None:
-        cfg.val_cfg = None
     backbone = dict(type='mmpeft.AdaptedBackbone', method=dict(type='Mona'), allow_random_base=True, backbone=SWIN)
     cfg.model.backbone = backbone
     cfg.model.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
@@ -115,6 +113,18 @@ def test_star_trains_with_its_48_classes(data):
     runner = train(detector('star', root), work_dir=str(root / 'work'))
     assert 'val/star/mAP' in runner.message_hub.log_scalars
     assert len(runner.train_dataloader.dataset.metainfo['classes']) == 48
+
+
+def test_star_is_tested_on_the_split_that_the_environment_names(monkeypatch):
+    val = Config.fromfile('configs/mona_swin_star.py')
+    monkeypatch.setenv('STAR_SPLIT', 'test')
+    test = Config.fromfile('configs/mona_swin_star.py')
+    for key in ('train_dataloader', 'val_dataloader', 'val_evaluator'):
+        assert test[key] == val[key]
+    for cfg, split in ((val, 'val'), (test, 'test')):
+        dataset = cfg.test_dataloader.dataset
+        files = [dataset.ann_file, dataset.data_prefix.img_path, cfg.test_evaluator.ann_dir]
+        assert files == [f'{split}/annfiles/', f'{split}/images/', f'data/STAR/{split}/labelTxt/']
 
 
 def test_for_the_server_trainval_trains_and_testing_writes_the_zip_file(data):

@@ -58,5 +58,6 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
+val_cfg = dict(type='ValLoop')
 val_evaluator = dict(type='mmpeft.MergedDOTAMetric', ann_dir=label_dir)
 test_evaluator = val_evaluator

@@ -5,7 +5,6 @@
 accumulate = {{'$ACCUMULATE:1'}}
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=6)
-val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 param_scheduler = [
