@@ -1,7 +1,8 @@
 # DOTA-v1.0 for the evaluation server: training on the patches of trainval, and a Task 1 zip file for the test images.
 #
-# The labels of the test images are the server's, so nothing is left to validate on. `python tools/test.py CONFIG
-# CHECKPOINT` writes work_dirs/dota/Task1.zip for https://captain-whu.github.io/DOTA/evaluation.html and prints no score.
+# The labels of the test images are the server's, so nothing is left to validate on.
+# `python tools/test.py CONFIG CHECKPOINT` writes work_dirs/dota/Task1.zip for
+# https://captain-whu.github.io/DOTA/evaluation.html and prints no score.
 #
 # Expected: patches that tools/prepare_data.py split makes, trainval/{images,annfiles} and test/images under data_root.
 _base_ = './dota_train-val.py'
