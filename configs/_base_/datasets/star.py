@@ -2,7 +2,7 @@
 #
 # `star/mAP` is that of whole images. Compare it with published numbers of the same split only.
 #
-# STAR_SPLIT=test before `python tools/test.py CONFIG CHECKPOINT` tests on test, or on any other split.
+# STAR_SPLIT=test before `python tools/test.py CONFIG CHECKPOINT` tests on test, or any other split with labels.
 #
 # Expected: patches that tools/prepare_data.py split makes, in {train,val}/{images,annfiles} under data_root, and
 # the label files of the whole images of val in val_evaluator.ann_dir; the same of the split that is tested.
