@@ -57,12 +57,12 @@ class AdapterBank:
         self._remember_versions()
         self.active: str | None = None
 
-    def add(self, name: str, file: str | Path, model: nn.Module | None = None) -> nn.Module:
+    def add(self, name: str, file: str | Path | AdapterFile, model: nn.Module | None = None) -> nn.Module:
         """Add a task from its adapter file.
 
         Args:
             name: What to call it.
-            file: A file of ``save_adapters``.
+            file: A file of ``save_adapters``, or what was read from one.
             model: The model of the task, built from its config, which the bank takes over: weights are not needed. By
                 default a copy of the bank's backbone gets the methods of the file and, of a file of a whole model,
                 the part of the backbone.
@@ -77,7 +77,7 @@ class AdapterBank:
         if name in self._tasks:
             raise ValueError(f'The bank has a task {name!r} already; remove it first, or choose another name.')
         self._check_unwritten()
-        file = read_adapters(file)
+        file = file if isinstance(file, AdapterFile) else read_adapters(file)
         if model is None:
             model, file = self._copy_of_stock(file), _of_backbone(file)
         backbone = adapted_backbone(model)[1]

@@ -100,6 +100,18 @@ def draw_curves(loss: Sequence[float], scores: Sequence[tuple[int, float, float]
     figure.savefig(path, dpi=110)
 
 
+def draw_panels(panels: Sequence[tuple[str, np.ndarray]], path: Path) -> None:
+    """Draw images (RGB, uint8) side by side, each with its title above."""
+    height, width = panels[0][1].shape[:2]
+    figure = _figure(5 * len(panels), 5 * height / width + 0.6)
+    for ax, (title, image) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        ax.imshow(image)
+        ax.set_title(title, fontsize=11, wrap=True)
+        ax.axis('off')
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.55 / figure.get_figheight(), wspace=0.03)
+    figure.savefig(path, dpi=150)
+
+
 def judge(truth: Boxes, found: Boxes, threshold: float = 0.5) -> np.ndarray:
     """Which of the found boxes are right: the class and the place (IoU) of an object that no better one took."""
     right = np.zeros(len(found.corners), bool)

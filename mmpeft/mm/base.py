@@ -20,6 +20,7 @@ def find_base(backbone: Backbone, file: AdapterFile) -> None:
     """Load the base of ``file`` into ``backbone`` from where the config or else the file itself says.
 
     A place that does not exist or holds another base is passed over with a line in the log; files are read as data.
+    The backbone may ask for more of the base than the file knows, whose task may train the rest.
     """
     for place, load in _places(backbone, file):
         try:
@@ -28,7 +29,7 @@ def find_base(backbone: Backbone, file: AdapterFile) -> None:
         except (OSError, ValueError, RuntimeError, KeyError, HTTPException) as error:
             print_log(f'No base for {file.path} from {place}: {error}', 'current', logging.WARNING)
             continue
-        if not backbone.missing & base_names(backbone) and digests(backbone) == file.info.digests:
+        if not backbone.missing & base_names(backbone) and file.info.digests.items() <= digests(backbone).items():
             return
 
 
