@@ -109,6 +109,8 @@ def full_options(config: Mapping) -> dict:
     options = {name: parameters[name].default for name in options_of(config['type'])} | dict(blocks='')
     options |= dict(sites=cls.sites) if _takes_sites(cls) else {}
     options |= config
+    for name in getattr(cls, 'execution', ()):
+        del options[name]
     if 'sites' in options:
         options['sites'] = sorted(options['sites'])
     return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}

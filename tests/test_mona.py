@@ -1,22 +1,14 @@
+import copy
+
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
+from mmpeft.costs import saved_bytes
 from mmpeft.methods import Mona
+from mmpeft.plain import PlainMona
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
-
-
-def plain_mona(layer: Mona, x, hw_shape):
-    """The published layer step by step (arXiv:2408.08345), without dropout."""
-    height, width = hw_shape
-    z = layer.norm(x) * layer.gamma + x * layer.gammax
-    y = layer.down(z)
-    y = y.reshape(len(x), height, width, -1).permute(0, 3, 1, 2)
-    y = (layer.conv3(y) + layer.conv5(y) + layer.conv7(y)) / 3 + y
-    y = y + layer.pointwise(y)
-    y = y.permute(0, 2, 3, 1).reshape(len(x), height * width, -1)
-    return x + layer.up(F.gelu(y))
 
 
 def spread(layer: Mona) -> Mona:
@@ -26,17 +18,107 @@ def spread(layer: Mona) -> Mona:
     return layer
 
 
+def plain(layer: Mona) -> PlainMona:
+    """The published steps with the same parameters."""
+    twin = copy.copy(layer)
+    twin.__class__ = PlainMona
+    return twin
+
+
+def gradients(layer, out, x):
+    seed = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
+    return torch.autograd.grad(out, [x, *layer.parameters()], seed)
+
+
+def seeded(layer, x, hw_shape):
+    torch.manual_seed(4)
+    return layer(x, hw_shape)
+
+
 @pytest.mark.parametrize('dtype', TOLERANCE)
+@pytest.mark.parametrize('dropout', [0.0, 0.5])
+@pytest.mark.parametrize('lean', [False, True])
 @pytest.mark.parametrize('hw_shape', [(5, 9), (8, 3), (1, 1)])
-def test_values_and_gradients_equal_the_published_steps(dtype, hw_shape):
-    layer = spread(Mona(12, bottleneck=6)).to(dtype).eval()
+def test_values_and_gradients_equal_the_published_steps(hw_shape, lean, dropout, dtype):
+    layer = spread(Mona(12, bottleneck=6, dropout=dropout, lean=lean)).to(dtype)
     x = torch.randn(2, hw_shape[0] * hw_shape[1], 12, dtype=dtype, requires_grad=True)
-    ours, plain = layer(x, hw_shape), plain_mona(layer, x, hw_shape)
-    torch.testing.assert_close(ours, plain, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
-    seed = torch.randn_like(ours)
-    wanted = [x, *layer.parameters()]
-    for a, b in zip(torch.autograd.grad(ours, wanted, seed), torch.autograd.grad(plain, wanted, seed), strict=True):
+    ours, theirs = seeded(layer, x, hw_shape), seeded(plain(layer), x, hw_shape)
+    torch.testing.assert_close(ours, theirs, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+    for a, b in zip(gradients(layer, ours, x), gradients(layer, theirs, x), strict=True):
         torch.testing.assert_close(a, b, atol=30 * TOLERANCE[dtype], rtol=30 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize('lean', [False, True])
+def test_gradients_are_those_of_finite_differences(lean):
+    layer = spread(Mona(3, bottleneck=2, dropout=0.5, lean=lean)).double()
+    x = torch.randn(1, 6, 3, dtype=torch.float64, requires_grad=True)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def run(x, *values):
+        torch.manual_seed(4)
+        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x, (2, 3)))
+
+    assert torch.autograd.gradcheck(run, (x, *layer.parameters()))
+
+
+@pytest.mark.parametrize('lean', [False, True])
+def test_dropout_draws_what_torchs_draws_and_leaves_the_generator_where_it_does(lean):
+    layer, x = spread(Mona(12, dropout=0.1, lean=lean)), torch.randn(2, 30, 12, requires_grad=True)
+    seeded(plain(layer), x, (5, 6))
+    expected = torch.get_rng_state()
+    out = seeded(layer, x, (5, 6))
+    assert torch.equal(torch.get_rng_state(), expected)
+    out.sum().backward()
+    assert torch.equal(torch.get_rng_state(), expected)
+
+
+def test_what_is_kept_for_the_backward_pass():
+    x = torch.randn(2, 30, 12, requires_grad=True)
+    wide, narrow, bits = x.nbytes, 4 * 60 * 6, 60 * 6
+    layer = Mona(12, bottleneck=6)
+    composed = sum(weight.nbytes for weight in (layer.norm.weight, layer.norm.bias, *layer.depthwise_kernel()))
+    composed += layer.pointwise_matrix()[0].nbytes
+    for lean, expected in ((False, wide + 2 * narrow + bits), (True, wide + narrow)):
+        layer.lean = lean
+        kept = saved_bytes(layer, lambda: layer(x, (5, 6)))
+        assert expected <= kept <= expected + 2 * composed
+
+
+@pytest.mark.parametrize('lean', [False, True])
+@pytest.mark.parametrize('reentrant', [False, True])
+def test_checkpointing_changes_no_gradient(reentrant, lean):
+    layer, x = spread(Mona(12, dropout=0.5, lean=lean)), torch.randn(2, 30, 12, requires_grad=True)
+    wanted = gradients(layer, seeded(layer, x, (5, 6)), x)
+    torch.manual_seed(4)
+    out = checkpoint(layer, x, (5, 6), use_reentrant=reentrant)
+    out.backward(torch.randn(out.shape, generator=torch.Generator().manual_seed(1)))
+    for parameter, expected in zip([x, *layer.parameters()], wanted, strict=True):
+        assert torch.equal(parameter.grad, expected)
+
+
+@pytest.mark.parametrize('lean', [False, True])
+def test_behind_a_frozen_stem_the_input_gets_no_gradient_and_the_parameters_do(lean):
+    layer, x = spread(Mona(12, dropout=0.0, lean=lean)), torch.randn(2, 30, 12, requires_grad=True)
+    _, *wanted = gradients(layer, layer(x, (5, 6)), x)
+    out = layer(x.detach(), (5, 6))
+    out.backward(torch.randn(out.shape, generator=torch.Generator().manual_seed(1)))
+    assert all(torch.equal(p.grad, expected) for p, expected in zip(layer.parameters(), wanted, strict=True))
+
+
+def test_a_second_derivative_is_an_error():
+    layer, x = Mona(12), torch.randn(1, 6, 12, requires_grad=True)
+    (first,) = torch.autograd.grad(layer(x, (2, 3)).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='differentiate twice'):
+        first.sum().backward()
+
+
+def test_compiled_it_computes_the_same():
+    layer, x = spread(Mona(12, dropout=0.0)), torch.randn(2, 30, 12, requires_grad=True)
+    compiled = torch.compile(layer, backend='aot_eager', fullgraph=True)
+    ours, expected = compiled(x, (5, 6)), layer(x, (5, 6))
+    torch.testing.assert_close(ours, expected)
+    for a, b in zip(gradients(layer, ours, x), gradients(layer, expected, x), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
 def test_leaf_names_and_count():
@@ -106,9 +188,24 @@ def test_a_grid_that_does_not_fit_is_an_error():
         Mona(8)(torch.randn(1, 6, 8), (2, 4))
 
 
-def test_bfloat16_autocast_keeps_the_stream_in_fp32():
-    layer, x = Mona(12).eval(), torch.randn(1, 6, 12, requires_grad=True)
+@pytest.mark.parametrize('lean', [False, True])
+def test_bfloat16_autocast_keeps_the_stream_in_fp32_and_the_gradients_near(lean):
+    layer, x = Mona(12, dropout=0.0, lean=lean), torch.randn(1, 30, 12, requires_grad=True)
     with torch.autocast('cpu', torch.bfloat16):
-        out = layer(x, (2, 3))
+        out, theirs = layer(x, (5, 6)), plain(layer)(x, (5, 6))
+    expected = layer(x, (5, 6))
     assert out.dtype == torch.float32
-    torch.testing.assert_close(out, layer(x, (2, 3)), atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(out, expected, atol=1e-2, rtol=1e-2)
+    exact = gradients(layer, expected, x)
+    for ours, plain_ones, right in zip(gradients(layer, out, x), gradients(layer, theirs, x), exact, strict=True):
+        assert ours.dtype == right.dtype
+        assert (ours - right).norm() <= 3 * (plain_ones - right).norm() + 1e-6
+
+
+@pytest.mark.parametrize('lean', [False, True])
+def test_a_layer_in_bfloat16_trains(lean):
+    layer, x = Mona(12, lean=lean).bfloat16(), torch.randn(1, 30, 12, dtype=torch.bfloat16, requires_grad=True)
+    out = layer(x, (5, 6))
+    assert out.dtype == torch.bfloat16
+    out.sum().backward()
+    assert all(p.grad.dtype == torch.bfloat16 and p.grad.isfinite().all() for p in (x, *layer.parameters()))

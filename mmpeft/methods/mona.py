@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpeft.methods.mona_function import MonaFunction, Weights, as_maps, as_tokens
+
 INITS = ('trunc_normal', 'torch')
 
 
@@ -16,7 +18,8 @@ class Mona(nn.Module):
 
     The three depthwise kernels, their mean and the skip are one 7 x 7 kernel, the 1 x 1 kernel and its skip are
     one matrix, and gamma folds into the affine of the norm. They are composed in every forward, so the result and
-    the gradients of the parts are those of the formula above.
+    the gradients of the parts are those of the formula above. Training runs it as one operation that keeps less for
+    the backward pass than its steps would; it has no second derivatives.
 
     Args:
         dim: Channels C of the tokens.
@@ -25,6 +28,7 @@ class Mona(nn.Module):
         init: ``'trunc_normal'`` draws both projections from N(0, 0.02) with zero bias, as in the authors' detection
             and segmentation code; ``'torch'`` keeps the defaults of ``nn.Linear``, as in their rotated detection
             code. Neither starts at the identity: ``gamma`` is 1e-6 and ``gammax`` is 1, but ``up`` is not zero.
+        lean: Keep still less for the backward pass, and compute more of it again. The result is the same.
 
     Shape: ``(B, N, C), (H, W) -> (B, N, C)`` with ``N = H * W`` in row-major order.
 
@@ -39,8 +43,16 @@ class Mona(nn.Module):
     needs_attention = False
     beside = False
     no_decay = ('norm',)
+    execution = ('lean',)  # how it computes, not what: no part of what a file of trained weights is for
 
-    def __init__(self, dim: int, bottleneck: int = 64, dropout: float = 0.1, init: str = 'trunc_normal') -> None:
+    def __init__(
+        self,
+        dim: int,
+        bottleneck: int = 64,
+        dropout: float = 0.1,
+        init: str = 'trunc_normal',
+        lean: bool = False,
+    ) -> None:
         super().__init__()
         if dim < 1 or bottleneck < 1:
             raise ValueError(f'Mona needs dim and bottleneck of at least 1, got dim={dim}, bottleneck={bottleneck}.')
@@ -50,6 +62,7 @@ class Mona(nn.Module):
             raise ValueError(f'Mona knows the initialisations {", ".join(INITS)}, got {init!r}.')
         self.dropout = dropout
         self.init = init
+        self.lean = lean
         self.norm = nn.LayerNorm(dim)
         self.gamma = nn.Parameter(torch.empty(dim))
         self.gammax = nn.Parameter(torch.empty(dim))
@@ -75,14 +88,26 @@ class Mona(nn.Module):
         height, width = hw_shape
         if x.shape[1] != height * width:
             raise ValueError(f'Mona got {x.shape[1]} tokens for a grid of {height} x {width} = {height * width}.')
-        norm = self.norm
-        z = F.layer_norm(x, norm.normalized_shape, norm.weight * self.gamma, norm.bias * self.gamma, norm.eps)
-        y = self.down(torch.addcmul(z, x, self.gammax))
-        y = y.transpose(1, 2).unflatten(2, (height, width))
-        y = F.conv2d(y, *self.depthwise_kernel(), padding=3, groups=y.shape[1])
-        y = F.linear(y.flatten(2).transpose(1, 2), *self.pointwise_matrix())
-        y = F.dropout(F.gelu(y), self.dropout, self.training)
-        return x + self.up(y)
+        dropout = self.dropout if self.training else 0.0
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self.steps(x, hw_shape, dropout)
+        return MonaFunction.apply(x, hw_shape, self.norm.eps, dropout, self.lean, *self.weights())
+
+    def weights(self) -> Weights:
+        """The weights of the layer as it is computed, composed of its parameters."""
+        norm, down, up = self.norm, self.down, self.up
+        affine = norm.weight * self.gamma, norm.bias * self.gamma, self.gammax
+        middle = *self.depthwise_kernel(), *self.pointwise_matrix()
+        return Weights(*affine, down.weight, down.bias, *middle, up.weight, up.bias)
+
+    def steps(self, x: Tensor, hw_shape: tuple[int, int], dropout: float) -> Tensor:
+        """The layer step by step, for compilers and exporters to make their own of."""
+        w = self.weights()
+        z = F.layer_norm(x, self.norm.normalized_shape, w.norm, w.norm_bias, self.norm.eps)
+        y = F.linear(torch.addcmul(z, x, w.gammax), w.down, w.down_bias)
+        y = as_tokens(F.conv2d(as_maps(y, hw_shape), w.kernel, w.kernel_bias, padding=3, groups=y.shape[2]))
+        y = F.gelu(F.linear(y, w.matrix, w.matrix_bias))
+        return x + F.linear(F.dropout(y, dropout), w.up, w.up_bias)
 
     def depthwise_kernel(self) -> tuple[Tensor, Tensor]:
         """Weight (D, 1, 7, 7) and bias (D) equal to the mean of the three convolutions plus the skip."""

@@ -1,0 +1,175 @@
+"""Mona as one operation with a backward pass of its own, which keeps little and computes the rest again."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+aten = torch.ops.aten
+
+
+class Weights(NamedTuple):
+    """What Mona computes with: one norm, one depthwise kernel, one matrix between two projections."""
+
+    norm: Tensor
+    norm_bias: Tensor
+    gammax: Tensor
+    down: Tensor
+    down_bias: Tensor
+    kernel: Tensor
+    kernel_bias: Tensor
+    matrix: Tensor
+    matrix_bias: Tensor
+    up: Tensor
+    up_bias: Tensor
+
+    def prepared(self, dtype: torch.dtype, dropout: float) -> 'Weights':
+        """Weights of products and convolutions in ``dtype``, and ``up`` divided by the share that dropout keeps."""
+        cast = Weights(*self[:3], *(weight.to(dtype) for weight in self[3:]))
+        return cast._replace(up=cast.up / (1 - dropout)) if dropout else cast
+
+
+class MonaFunction(torch.autograd.Function):
+    """``x + up(dropout(gelu(matrix(conv(down(norm(x) + gammax x))))))`` for ``x`` and the ``Weights`` one by one.
+
+    The backward pass needs x, the input and the output of the convolution, and what dropout kept; all else follows
+    from these by a norm and small products. With ``lean`` it is given less: the output of the convolution, the state
+    of the random generator, and instead of x the result, which the next layer keeps anyway: x is the result without
+    what was added to it. Where x is of half precision, in which that loses too much, x itself.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, hw_shape: tuple[int, int], eps: float, dropout: float, lean: bool, *weights):
+        device = x.device.type
+        autocast = torch.is_autocast_enabled(device)
+        ctx.dtype = torch.get_autocast_dtype(device) if autocast else weights[-1].dtype
+        ctx.hw_shape, ctx.eps, ctx.dropout = hw_shape, eps, dropout
+        ctx.from_result = lean and x.dtype in (torch.float32, torch.float64)
+        with torch.autocast(device, enabled=False):
+            w = Weights(*weights).prepared(ctx.dtype, dropout)
+            y = F.linear(_mixed(x, w, eps)[0].to(ctx.dtype), w.down, w.down_bias)
+            convolved = _convolved(y, hw_shape, w)
+            ctx.random_state = _generator(x).get_state() if lean and dropout else None
+            kept = _draw(convolved, dropout) if dropout else None
+            branch = F.linear(_activated(convolved, kept, w)[1], w.up, w.up_bias)
+            out = branch.add_(x) if branch.dtype == x.dtype else x + branch
+        if lean:
+            y = kept = None
+        ctx.save_for_backward(out if ctx.from_result else x, y, convolved, kept, *weights)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor):
+        x, y, convolved, kept, *weights = ctx.saved_tensors
+        with torch.autocast(x.device.type, enabled=False):
+            w = Weights(*weights).prepared(ctx.dtype, ctx.dropout)
+            if ctx.random_state is not None:
+                kept = _redraw(convolved, ctx.dropout, ctx.random_state)
+            active, hidden = _activated(convolved, kept, w)
+            if ctx.from_result:
+                x = x - F.linear(hidden, w.up, w.up_bias)
+            grad_up, grad_up_bias, g = _linear_backward(grad.to(ctx.dtype), hidden, w.up)
+            g = aten.gelu_backward(g if kept is None else g.mul_(kept), active)
+            grad_matrix, grad_matrix_bias, g = _linear_backward(g, convolved, w.matrix)
+            mixed, mean, rstd = _mixed(x, w, ctx.eps)
+            mixed = mixed.to(ctx.dtype)
+            if y is None:
+                y = F.linear(mixed, w.down, w.down_bias)
+            grad_kernel, grad_kernel_bias, g = _convolution_backward(g, y, ctx.hw_shape, w)
+            grad_down, grad_down_bias, g = _linear_backward(g, mixed, w.down)
+            x, g = x.to(w.norm.dtype), g.to(w.norm.dtype)
+            grad_gammax = (g * x).sum((0, 1))
+            wanted = [ctx.needs_input_grad[0], True, True]
+            grad_x, grad_norm, grad_norm_bias = aten.native_layer_norm_backward(
+                g, x, [x.shape[2]], mean, rstd, w.norm, w.norm_bias, wanted
+            )
+            if grad_x is not None:
+                grad_x = grad_x.addcmul_(g, w.gammax).add_(grad)
+        grads = Weights(
+            grad_norm,
+            grad_norm_bias,
+            grad_gammax,
+            grad_down,
+            grad_down_bias,
+            grad_kernel,
+            grad_kernel_bias,
+            grad_matrix,
+            grad_matrix_bias,
+            grad_up / (1 - ctx.dropout) if ctx.dropout else grad_up,
+            grad_up_bias,
+        )
+        return grad_x, None, None, None, None, *grads
+
+
+def _mixed(x: Tensor, w: Weights, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The input of the down projection, and the statistics of the norm."""
+    x = x.to(w.norm.dtype)
+    normed, mean, rstd = torch.native_layer_norm(x, [x.shape[2]], w.norm, w.norm_bias, eps)
+    return normed.addcmul_(x, w.gammax), mean, rstd
+
+
+def _convolved(y: Tensor, hw_shape: tuple[int, int], w: Weights) -> Tensor:
+    maps = F.conv2d(as_maps(y, hw_shape), w.kernel, w.kernel_bias, padding=3, groups=y.shape[2])
+    return as_tokens(maps)
+
+
+def _activated(convolved: Tensor, kept: Tensor | None, w: Weights) -> tuple[Tensor, Tensor]:
+    """The input of GELU, and what the up projection reads."""
+    active = F.linear(convolved, w.matrix, w.matrix_bias)
+    hidden = F.gelu(active)
+    return active, hidden if kept is None else hidden.mul_(kept)
+
+
+def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of weight, bias and input of a linear layer."""
+    return grad.flatten(0, 1).T @ x.flatten(0, 1), grad.sum((0, 1)), grad @ weight
+
+
+def _convolution_backward(
+    grad: Tensor, y: Tensor, hw_shape: tuple[int, int], w: Weights
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of kernel, bias and input of the depthwise convolution, for and as tokens."""
+    groups = y.shape[2]
+    geometry = [1, 1], [3, 3], [1, 1], False, [0, 0], groups
+    grad_y, grad_kernel, _ = aten.convolution_backward(
+        as_maps(grad, hw_shape), as_maps(y, hw_shape), w.kernel, [groups], *geometry, [True, True, False]
+    )
+    return grad_kernel, grad.sum((0, 1)), as_tokens(grad_y)
+
+
+def as_maps(y: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+    """Shape: ``(B, H W, D) -> (B, D, H, W)``, channels last in memory."""
+    return y.transpose(1, 2).unflatten(2, hw_shape)
+
+
+def as_tokens(maps: Tensor) -> Tensor:
+    """Shape: ``(B, D, H, W) -> (B, H W, D)``."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+def _draw(y: Tensor, dropout: float) -> Tensor:
+    """Which elements of ``y`` dropout keeps: the numbers that ``F.dropout`` draws, on a CPU in half its time."""
+    if y.device.type != 'cpu':
+        return torch.native_dropout(y, dropout, True)[1]
+    bits = torch.empty(y.shape, dtype=torch.int64).random_().bitwise_and_(2**53 - 1)
+    return bits < math.ceil((1 - dropout) * 2**53)
+
+
+def _redraw(y: Tensor, dropout: float, state: Tensor) -> Tensor:
+    """What ``_draw`` gave when the generator was in ``state``; the generator is left as it is."""
+    generator = _generator(y)
+    now = generator.get_state()
+    generator.set_state(state)
+    try:
+        return _draw(y, dropout)
+    finally:
+        generator.set_state(now)
+
+
+def _generator(y: Tensor) -> torch.Generator:
+    """The generator that dropout on the device of ``y`` draws from."""
+    return torch.default_generator if y.device.type == 'cpu' else torch.cuda.default_generators[y.device.index]
