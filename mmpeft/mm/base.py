@@ -41,18 +41,18 @@ def _places(backbone: Backbone, file: AdapterFile) -> Iterator[tuple[str, Callab
         return
     prefix, place = (TIMM, base.removeprefix(TIMM)) if base.startswith(TIMM) else ('', base)
     if '://' in place:
-        yield base, lambda: _load(backbone, base)
+        yield base, lambda: load_base(backbone, base)
         return
     for path in (Path(place), Path(file.path).parent / place, _downloads() / Path(place).name):
         if path.is_file():
-            yield str(path), lambda path=path: _load(backbone, f'{prefix}{path}')
+            yield str(path), lambda path=path: load_base(backbone, f'{prefix}{path}')
 
 
 def _downloads() -> Path:
     return Path(torch.hub.get_dir(), 'checkpoints')
 
 
-def _load(backbone: Backbone, place: str) -> None:
+def load_base(backbone: Backbone, place: str) -> None:
     """Fill the frozen base from a checkpoint of the backbone or of a model with one."""
     checkpoint = CheckpointLoader.load_checkpoint(place, map_location='cpu')
     state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))

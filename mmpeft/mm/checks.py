@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,6 +73,16 @@ def register_library(scope: str | None) -> None:
                 module.register_all_modules(init_default_scope=False)
         except ModuleNotFoundError as error:
             raise UserError(f'The config is written for {scope}, and {error.name} is not installed.') from error
+
+
+def check_free(out: Path | None) -> None:
+    """Refuse a folder to write to that holds anything.
+
+    Raises:
+        UserError: It does.
+    """
+    if out is not None and out.exists() and any(out.iterdir()):
+        raise UserError(f'{out} holds files already; name another folder, nothing is overwritten.')
 
 
 def check_device(cfg: Config) -> None:
