@@ -3,6 +3,8 @@
 # Expected under data_root: annotations/instances_{train,val}2017.json, train2017/ and val2017/.
 # To use other data, set the keys of the datasets and evaluators, not the variables of this file:
 # `--cfg-options train_dataloader.dataset.data_root=... val_evaluator.ann_file=...`.
+_base_ = './loaders.py'
+
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
 scales = [(side, 1333) for side in range(480, 801, 32)]
@@ -38,9 +40,6 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=2,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
         type=dataset_type,
@@ -52,11 +51,6 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

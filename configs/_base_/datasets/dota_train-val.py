@@ -6,6 +6,8 @@
 # Expected: patches that tools/prepare_data.py split makes, in {train,val}/{images,annfiles} under
 # data_root, and the label files of the whole images of val in label_dir. To use other folders, set the keys of the
 # datasets and of the evaluators: `--cfg-options train_dataloader.dataset.data_root=... val_evaluator.ann_dir=...`.
+_base_ = './loaders.py'
+
 dataset_type = 'DOTADataset'
 data_root = 'data/split_ss_dota/'
 label_dir = 'data/DOTA/val/labelTxt/'
@@ -28,9 +30,6 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=2,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=None,
     dataset=dict(
         type=dataset_type,
@@ -42,11 +41,6 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

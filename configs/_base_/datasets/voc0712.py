@@ -2,6 +2,8 @@
 #
 # Expected under data_root: VOC2007/ and VOC2012/ as they come, each with JPEGImages/, Annotations/ and ImageSets/Main/.
 # Boxes under 32 px train like all others, as in the published runs; mmdetection's own voc0712.py ignores them.
+_base_ = './loaders.py'
+
 dataset_type = 'VOCDataset'
 data_root = 'data/VOCdevkit/'
 
@@ -33,9 +35,6 @@ def trainval(year):
 
 train_dataloader = dict(
     batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
         type='RepeatDataset',
@@ -48,11 +47,6 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
