@@ -1,11 +1,13 @@
-"""Pictures of the tables in ``mmpeft.mm.reporting``."""
+"""Pictures of tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mmpeft.measuring import Row
 from mmpeft.mm.reporting import Costs, Run
 
 PANELS = {
@@ -13,6 +15,11 @@ PANELS = {
     'activations': 'activations of one image, MB',
     'optimizer': 'optimizer, MB',
     'file': 'file, MB',
+}
+RATIOS = {
+    'step_of_full': 'training step / full fine-tuning',
+    'saved_of_full': 'saved activations / full fine-tuning',
+    'inference_of_stock': 'inference / stock backbone',
 }
 BLUE = '#2a6fbb'
 
@@ -23,12 +30,19 @@ def draw_costs(rows: Sequence[Costs], path: Path) -> None:
     axes = figure.subplots(1, len(PANELS), sharey=True)
     names = [row.name for row in rows]
     for ax, (field, title) in zip(axes, PANELS.items(), strict=True):
-        values = [getattr(row, field) or 0 for row in rows]
-        bars = ax.barh(names, values, color=BLUE)
-        ax.bar_label(bars, fmt='{:,.3g}', padding=3, fontsize=8)
-        ax.set_title(title, fontsize=10)
-        ax.margins(x=0.25)
-        ax.spines[['top', 'right']].set_visible(False)
+        _bars(ax, names, [getattr(row, field) for row in rows], title)
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=150)
+
+
+def draw_ratios(rows: Sequence[Row], path: Path) -> None:
+    """Bars of what each model takes, as ratios to full fine-tuning and to the stock backbone."""
+    figure = _figure(13, 1.2 + 0.35 * len(rows))
+    axes = figure.subplots(1, len(RATIOS), sharey=True)
+    for ax, (field, title) in zip(axes, RATIOS.items(), strict=True):
+        values = [getattr(row, field) for row in rows]
+        _bars(ax, [row.name for row in rows], values, title)
+        ax.axvline(1, color='black', linewidth=0.8)
     axes[0].invert_yaxis()
     figure.savefig(path, dpi=150)
 
@@ -60,6 +74,15 @@ def draw_runs(runs: Sequence[Run], path: Path) -> None:
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
     figure.savefig(path, dpi=150)
+
+
+def _bars(ax: Axes, names: Sequence[str], values: Sequence[float | None], title: str) -> None:
+    """One bar a name; where there is no value, the name alone."""
+    bars = ax.barh(names, [value or 0 for value in values], color=BLUE)
+    ax.bar_label(bars, ['' if value is None else f'{value:,.3g}' for value in values], padding=3, fontsize=8)
+    ax.set_title(title, fontsize=10)
+    ax.margins(x=0.25)
+    ax.spines[['top', 'right']].set_visible(False)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -85,7 +85,7 @@ def report(
         raise UserError(f'{out} holds files already; name another folder, nothing is overwritten.')
     runs = {path: read_run(path, metric) for path in paths if Path(path).is_dir()}
     rows = [costs(config_of(path) if path in runs else path, shape, runs.get(path)) for path in paths]
-    text = table(rows)
+    text = markdown(rows, HEADS)
     if out is not None:
         # Here, so that a table needs no matplotlib.
         from mmpeft.mm.report_plots import draw_costs, draw_runs, draw_scores
@@ -217,10 +217,11 @@ HEADS = {
 }
 
 
-def table(rows: Sequence[Costs]) -> str:
-    """The costs as a Markdown table; columns that no row fills are left out."""
-    names = [field.name for field in fields(Costs) if any(getattr(row, field.name) is not None for row in rows)]
-    lines = [[HEADS[name] for name in names], ['---' if name in ('name', 'methods') else '---:' for name in names]]
+def markdown(rows: Sequence[Any], heads: Mapping[str, str]) -> str:
+    """Dataclass objects as a Markdown table: one column for each of ``heads`` that a row fills."""
+    names = [name for name in heads if any(getattr(row, name) is not None for row in rows)]
+    texts = [name for name in names if any(isinstance(getattr(row, name), str) for row in rows)]
+    lines = [[heads[name] for name in names], ['---' if name in texts else '---:' for name in names]]
     lines += [[_cell(getattr(row, name)) for name in names] for row in rows]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
@@ -231,9 +232,10 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else f'{value:,.3f}' if value < 10 else f'{value:,.1f}'
 
 
-def write_csv(rows: Sequence[Costs], path: Path) -> None:
-    """The costs as CSV with full precision."""
+def write_csv(rows: Sequence[Any], path: Path) -> None:
+    """Dataclass objects of one class as CSV with full precision."""
+    names = [field.name for field in fields(rows[0])]
     with path.open('w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file)
-        writer.writerow([field.name for field in fields(Costs)])
-        writer.writerows([getattr(row, field.name) for field in fields(Costs)] for row in rows)
+        writer.writerow(names)
+        writer.writerows([getattr(row, name) for name in names] for row in rows)

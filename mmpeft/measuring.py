@@ -1,0 +1,168 @@
+"""Time and memory of models side by side."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from mmpeft.costs import peak_bytes, saved_bytes
+
+MEGA = 1e6
+DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every model is measured with; ``size`` is the height and the width of the images."""
+
+    size: tuple[int, int] = (384, 384)
+    batch: int = 2
+    repeats: int = 9
+    dtype: str = 'fp32'
+    channels_last: bool = False
+    compile: bool = False
+    device: str = 'cpu'
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model to measure; ``plain`` names the one that computes the same as published."""
+
+    name: str
+    model: nn.Module
+    trains: bool = True
+    infers: bool = True
+    plain: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one model takes: medians of times in milliseconds, memory in megabytes (10^6 bytes).
+
+    A ratio of times is the median of those of single rounds, in which the two stood side by side. A step is a forward
+    and a backward pass; what an optimizer does is not in it. None is what a model is not measured for.
+
+    Attributes:
+        name: The model.
+        forward: Forward pass in training.
+        step: Forward and backward pass.
+        step_of_full: That as a ratio to full fine-tuning.
+        step_of_plain: And to the method as published.
+        saved: What autograd keeps between forward and backward.
+        saved_of_full: The same as a ratio to full fine-tuning.
+        peak: How far a step raises the memory in use.
+        inference: Forward pass in eval mode without gradients.
+        inference_of_stock: That as a ratio to the stock backbone.
+    """
+
+    name: str
+    forward: float | None = None
+    step: float | None = None
+    step_of_full: float | None = None
+    step_of_plain: float | None = None
+    saved: float | None = None
+    saved_of_full: float | None = None
+    peak: float | None = None
+    inference: float | None = None
+    inference_of_stock: float | None = None
+
+
+def measure(
+    variants: Sequence[Variant], setting: Setting, rounds: Callable[[list[int]], Iterable[int]] = iter
+) -> list[Row]:
+    """Measure models in turns, one step each, so that what disturbs the machine disturbs them alike.
+
+    Args:
+        variants: The models; the first is full fine-tuning, and in eval mode the stock backbone.
+        setting: Input and device.
+        rounds: Passes on the numbers of the rounds, and may show how far they are.
+    """
+    torch.manual_seed(0)
+    image = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
+    if setting.channels_last:
+        image = image.to(memory_format=torch.channels_last)
+    runners = {variant.name: _Runner(variant, setting, image) for variant in variants}
+    for runner in runners.values():
+        runner.warm_up()
+    for start in rounds([*range(setting.repeats)]):
+        for turn in range(len(variants)):
+            runners[variants[(start + turn) % len(variants)].name].run()
+    return [_row(runner, runners) for runner in runners.values()]
+
+
+class _Runner:
+    """One model, with what was measured of it so far."""
+
+    def __init__(self, variant: Variant, setting: Setting, image: Tensor) -> None:
+        self.variant, self.image, self.device = variant, image, image.device
+        self.model = variant.model.to(image.device)
+        if setting.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.call = torch.compile(self.model) if setting.compile else self.model
+        self.dtype = DTYPES[setting.dtype]
+        self.forwards, self.steps, self.inferences = [], [], []
+
+    def warm_up(self) -> None:
+        if self.variant.trains:
+            self.seeds = [torch.randn_like(out) for out in self.outputs()]
+            self.step()
+            self.saved = saved_bytes(self.model, self.outputs)
+            self.peak = peak_bytes(self.step, self.device)
+        if self.variant.infers:
+            self.inference()
+
+    def run(self) -> None:
+        if self.variant.trains:
+            forward, step = self.step()
+            self.forwards.append(forward)
+            self.steps.append(step)
+        if self.variant.infers:
+            self.inferences.append(self.inference())
+
+    def outputs(self) -> list[Tensor]:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return list(self.call(self.image))
+
+    def step(self) -> tuple[float, float]:
+        """Seconds of the forward pass, and of it and the backward pass."""
+        self.model.train()
+        self.model.zero_grad()
+        start = self.now()
+        outputs = self.outputs()
+        middle = self.now()
+        torch.autograd.backward(outputs, self.seeds)
+        return middle - start, self.now() - start
+
+    @torch.no_grad()
+    def inference(self) -> float:
+        self.model.eval()
+        start = self.now()
+        self.outputs()
+        return self.now() - start
+
+    def now(self) -> float:
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize(self.device)
+        return perf_counter()
+
+
+def _row(own: _Runner, runners: Mapping[str, _Runner]) -> Row:
+    variant, full = own.variant, next(iter(runners.values()))
+    row = {}
+    if variant.trains:
+        row |= dict(forward=1e3 * median(own.forwards), step=1e3 * median(own.steps))
+        row |= dict(step_of_full=_ratio(own.steps, full.steps), saved=own.saved / MEGA)
+        row |= dict(saved_of_full=own.saved / full.saved, peak=None if own.peak is None else own.peak / MEGA)
+    if variant.plain:
+        row |= dict(step_of_plain=_ratio(own.steps, runners[variant.plain].steps))
+    if variant.infers:
+        row |= dict(inference=1e3 * median(own.inferences))
+        row |= dict(inference_of_stock=_ratio(own.inferences, full.inferences))
+    return Row(variant.name, **row)
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return median(a / b for a, b in zip(ours, theirs, strict=True))

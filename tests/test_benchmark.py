@@ -1,0 +1,123 @@
+import csv
+
+import pytest
+import torch
+from tiny import image, swin
+from tiny_data import tool
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmpeft.costs import peak_bytes
+from mmpeft.measuring import Setting, measure
+from mmpeft.methods import SSF
+from mmpeft.mm.benchmarking import BACKBONES, build, read_method, variants
+from mmpeft.mm.checks import UserError
+from mmpeft.plain import PLAIN
+
+MICRO = 'configs/demo/mona_swin-micro_digits.py'
+TINY = ['--size', '32', '48', '--batch', '1', '--repeats', '1']
+
+
+def of(stock, *methods):
+    return {variant.name: variant for variant in variants(stock, {text: read_method(text) for text in methods})}
+
+
+def test_the_tool_prints_a_table_and_writes_it_with_a_picture(tmp_path, capsys):
+    out = tmp_path / 'benchmark'
+    tool('benchmark').main([MICRO, '--methods', 'SSF', *TINY, '--out', str(out)])
+    names = ['full', 'frozen', 'SSF, plain', 'SSF', 'SSF, merged']
+    printed = capsys.readouterr().out
+    assert [line.split(' | ')[0].strip('| ') for line in printed.splitlines()[2:]] == names
+    rows = {row['name']: row for row in csv.DictReader((out / 'benchmark.csv').open())}
+    assert list(rows) == names
+    assert rows['full']['step_of_full'] == rows['full']['saved_of_full'] == rows['full']['inference_of_stock'] == '1.0'
+    assert float(rows['frozen']['saved']) < float(rows['SSF']['saved']) <= float(rows['SSF, plain']['saved'])
+    assert rows['SSF, merged']['step'] == '' and rows['frozen']['inference'] == ''
+    assert (out / 'benchmark.png').stat().st_size > 10_000
+    with pytest.raises(SystemExit, match='holds files already'):
+        tool('benchmark').main([MICRO, '--out', str(out)])
+
+
+def test_a_ratio_is_the_median_of_those_of_the_rounds(monkeypatch):
+    models = list(of(swin(), 'SSF').values())
+    clock = iter(range(10**6))
+    monkeypatch.setattr('mmpeft.measuring.perf_counter', lambda: next(clock))
+    rows = measure(models, Setting(size=(32, 32), batch=1, repeats=3))
+    # On a clock that counts its readings a forward pass takes 1 and a step 2.
+    assert {(row.forward, row.step, row.step_of_full) for row in rows if row.forward} == {(1000, 2000, 1)}
+    assert [row.name for row in rows if row.step_of_plain] == ['SSF']
+
+
+def test_models_share_one_base_and_train_nothing_of_it():
+    found = of(swin(), 'Mona', 'BitFit')
+    weight, bias = 'stages.0.blocks.0.attn.w_msa.qkv.weight', 'stages.0.blocks.0.attn.w_msa.qkv.bias'
+    full, *rest = (variant.model for variant in found.values())
+    assert len({model.get_parameter(weight) for model in rest}) == 1 and full.get_parameter(weight).requires_grad
+    assert not rest[0].get_parameter(bias).requires_grad and found['BitFit'].model.get_parameter(bias).requires_grad
+
+
+def test_gradients_flow_through_the_frozen_limit():
+    out = of(swin())['frozen'].model(image())
+    assert all(o.requires_grad for o in out)
+
+
+def test_published_forms_take_the_place_of_ours():
+    model = of(swin(), 'SSF')['SSF, plain'].model
+    assert {type(m) for m in model.modules() if isinstance(m, SSF)} == {PLAIN[SSF]}
+
+
+class Operations(TorchDispatchMode):
+    """The names of all operations, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def operations(model, x):
+    with Operations() as seen:
+        model.eval()
+        model(x)
+    return seen.names
+
+
+@pytest.mark.parametrize('method', ['SSF', 'LoRA:rank=2'])
+def test_a_merged_model_runs_the_stock_operations_and_no_other(method):
+    found, x = of(swin(), method), image()
+    stock = operations(found['full'].model, x)
+    assert operations(found[f'{method}, merged'].model, x) == stock != operations(found[method].model, x)
+
+
+@pytest.mark.parametrize('name, millions', [('swin-t', 27.52), ('vit-b', 85.80)])
+def test_a_backbone_has_its_size(name, millions):
+    count = sum(p.numel() for p in build(name, (224, 224)).parameters())
+    assert count / 1e6 == pytest.approx(millions, rel=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available() and peak_bytes(int, torch.device('cpu')) is None, reason='not Linux')
+def test_the_peak_is_that_of_the_run():
+    assert 60e6 < peak_bytes(lambda: torch.ones(16_000_000), torch.device('cpu')) < 80e6
+
+
+@pytest.mark.parametrize(
+    'argument, message',
+    [
+        (['swin-x'], "No backbone 'swin-x'; there are swin-t, .*, and config files"),
+        ([MICRO, '--methods', 'Nona'], "Unknown method 'Nona'; known methods: Mona"),
+        ([MICRO, '--methods', 'Mona:width=3'], "Mona has no option 'width'"),
+        ([MICRO, '--methods', 'Mona:dropout=a+b'], r"'Mona:dropout=a\+b' does not read as NAME:KEY=VALUE"),
+        ([MICRO, '--methods', 'Mona:bottleneck=0'], 'at least 1, got dim=.*, bottleneck=0'),
+    ],
+)
+def test_what_cannot_be_measured_is_named(argument, message):
+    with pytest.raises(SystemExit, match=message):
+        tool('benchmark').main([*argument, *TINY])
+
+
+def test_a_method_that_does_not_read_is_a_users_error():
+    with pytest.raises(UserError, match='NAME:KEY=VALUE'):
+        read_method('Mona:64')
