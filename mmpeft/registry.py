@@ -7,6 +7,7 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 # Classes whose files need mmrotate, which users of the other classes may lack.
@@ -35,3 +36,4 @@ DATASETS = _DatasetRegistry(
 )
 METRICS = _child(MMENGINE_METRICS, 'mmpeft.mm.merged_dota')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'mmpeft.mm.optim')
+TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'mmpeft.mm.corruptions')

@@ -46,22 +46,46 @@ def hold_out(cfg: Config) -> None:
         metric.update(options)
 
 
+def score_on_test(cfg: Config) -> None:
+    """Let ``cfg`` validate on its test data, in place.
+
+    Raises:
+        UserError: It has none.
+    """
+    if not cfg.get('test_dataloader'):
+        raise UserError('The config has no test_dataloader.')
+    for key in ('dataloader', 'evaluator'):
+        cfg[f'val_{key}'] = deepcopy(cfg[f'test_{key}'])
+    cfg.val_cfg = dict(type='ValLoop')
+
+
 def heldout_dataset(cfg: Config) -> ConfigDict:
-    """The config of the data set that ``cfg.heldout`` describes.
+    """The config of the data set that ``cfg.heldout`` describes, all of it and as validation reads it.
 
     Raises:
         UserError: It names no ``ann_file``, or the one that is trained on.
+    """
+    dataset = heldout_training_dataset(cfg)
+    for key in ('filter_cfg', 'indices'):
+        dataset.pop(key, None)
+    _, validating = next(leaves('', cfg.val_dataloader.dataset))
+    dataset.update(pipeline=deepcopy(validating.pipeline), test_mode=True)
+    return dataset
+
+
+def heldout_training_dataset(cfg: Config) -> ConfigDict:
+    """The same images as training would read them.
+
+    Raises:
+        UserError: As above.
     """
     options = {key: value for key, value in cfg.heldout.items() if key != 'evaluator'}
     if not options.get('ann_file'):
         raise UserError(f'heldout is a dict(ann_file=...), got {dict(cfg.heldout)}. {ADVICE}')
     _, training = next(leaves('', cfg.train_dataloader.dataset))
-    _, validating = next(leaves('', cfg.val_dataloader.dataset))
-    kept = {key: value for key, value in training.items() if key not in ('filter_cfg', 'indices')}
-    dataset = {**kept, 'pipeline': validating.pipeline, 'test_mode': True, **options}
-    if dataset['ann_file'] == training.get('ann_file'):
-        raise UserError(f'heldout.ann_file is {dataset["ann_file"]}, which is trained on. {ADVICE}')
-    return ConfigDict(deepcopy(dataset))
+    if options['ann_file'] == training.get('ann_file'):
+        raise UserError(f'heldout.ann_file is {options["ann_file"]}, which is trained on. {ADVICE}')
+    return ConfigDict(deepcopy({**training, **options}))
 
 
 def image_names(dataset: Any) -> list[str]:
