@@ -15,7 +15,7 @@ from mmpeft.fingerprint import fingerprint
 from mmpeft.freeze import count_parameters, freeze, is_adapter, trained_names
 from mmpeft.inject import inject
 from mmpeft.merge import merge
-from mmpeft.soups import SoupError, greedy_soup, recompute_batchnorm, uniform_soup, write_soup
+from mmpeft.soups import SoupError, greedy_soup, learned_soup, recompute_batchnorm, uniform_soup, write_soup
 
 __version__ = '0.1.0'
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     'greedy_soup',
     'inject',
     'is_adapter',
+    'learned_soup',
     'load_adapters',
     'merge',
     'methods',

@@ -12,6 +12,7 @@ ORDER = [
     'costs',
     'measuring',
     'plain_types',
+    'random_state',
     'start',
     'methods',
     'hosts',

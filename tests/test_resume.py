@@ -9,7 +9,7 @@ import torch
 from resumed import DATA, config, final, killed, resumed, run
 from tiny import same
 
-from mmpeft.mm.random_state import random_state, set_random_state
+from mmpeft.random_state import random_state, set_random_state
 
 CASES = [(loop, ema) for loop in ('epochs', 'iters') for ema in (False, True)]
 # In the middle of an epoch, in a validation, at its end, right after a checkpoint.

@@ -87,6 +87,14 @@ def test_a_soup_of_equal_files_is_that_file(run):
     assert same(mmpeft.uniform_soup(files[:1]), tensors_of(files[0]))
 
 
+def test_what_no_run_changed_stays_as_it_is(tmp_path):
+    state = dict(mask=torch.tensor([0.0, float('-inf')]), scale=torch.rand(9, dtype=torch.float64))
+    files = [tmp_path / f'{number}.pth' for number in range(7)]
+    for number, file in enumerate(files):
+        torch.save(dict(state_dict=dict(state, weight=torch.tensor(float(number))), meta=dict(mmpeft=RUN)), file)
+    assert same(mmpeft.uniform_soup(files), dict(state, weight=torch.tensor(3.0)))
+
+
 def test_the_order_of_the_files_does_not_matter(run):
     files = [run(seed) for seed in (1, 2, 3, 4)]
     one, two = mmpeft.uniform_soup(files), mmpeft.uniform_soup(files[::-1])

@@ -2,7 +2,18 @@
 
 from mmpeft.soups.batchnorm import recompute_batchnorm
 from mmpeft.soups.ingredients import SoupError
+from mmpeft.soups.learned import LearnedSoup, learned_soup
 from mmpeft.soups.recipes import Soup, Step, greedy_soup, uniform_soup
 from mmpeft.soups.writing import write_soup
 
-__all__ = ['Soup', 'SoupError', 'Step', 'greedy_soup', 'recompute_batchnorm', 'uniform_soup', 'write_soup']
+__all__ = [
+    'LearnedSoup',
+    'Soup',
+    'SoupError',
+    'Step',
+    'greedy_soup',
+    'learned_soup',
+    'recompute_batchnorm',
+    'uniform_soup',
+    'write_soup',
+]

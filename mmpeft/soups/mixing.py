@@ -15,7 +15,8 @@ STATISTICS = ('running_mean', 'running_var')
 def mix(ingredients: list[Ingredient], shares: Mapping[str, Sequence[float]] | None = None) -> dict[str, Tensor]:
     """The weighted mean of the ingredients; by default the plain one.
 
-    Floating tensors are averaged in fp64 and come in the first ingredient's dtype, others are the first's. Factors
+    Floating tensors are averaged in fp64 and come in the first ingredient's dtype, others are the first's. What is the
+    same in all ingredients stays so to the bit. Factors
     whose product acts (those of Mona, Adapter and LoRA) are averaged as they are, one by one.
 
     Args:
@@ -24,14 +25,17 @@ def mix(ingredients: list[Ingredient], shares: Mapping[str, Sequence[float]] | N
             equal shares.
     """
     equal = [1 / len(ingredients)] * len(ingredients)
-    return {name: mix_tensor(name, ingredients, (shares or {}).get(name, equal)) for name in ingredients[0].tensors}
+    return {
+        name: mix_tensor(name, ingredients, (shares or {}).get(name, equal))
+        if tensor.is_floating_point() and differs(name, ingredients)
+        else tensor.clone()
+        for name, tensor in ingredients[0].tensors.items()
+    }
 
 
 def mix_tensor(name: str, ingredients: list[Ingredient], shares: Sequence[float]) -> Tensor:
-    """One tensor of the mean. What is the same in all ingredients stays so to the bit."""
+    """The weighted mean of one floating tensor."""
     first = ingredients[0].tensors[name]
-    if not first.is_floating_point() or not differs(name, ingredients):
-        return first.clone()
     start = first.double()
     total = start.clone()
     for ingredient, share in zip(ingredients[1:], shares[1:], strict=True):
