@@ -131,9 +131,7 @@ def test_a_sweep_trains_skips_what_is_finished_and_feeds_a_soup(config, capsys):
     assert shown.count('is finished already') == 2
     assert trained == [(out / f'run_0{i}/adapters_last.safetensors').stat().st_mtime_ns for i in range(2)]
     command = shown.split('Then mix with: python ')[1].split()[1:]
-    words = [
-        path for word in command for path in ([str(p) for p in out.glob('run_*/')] if '*' in word else [word])
-    ]
+    words = [path for word in command for path in ([str(p) for p in out.glob('run_*/')] if '*' in word else [word])]
     tool('soup').main([*words, '--images', '4'])
     assert (out / 'greedy.safetensors').is_file()
 

@@ -26,7 +26,7 @@ BLUE = '#2a6fbb'
 
 def draw_costs(rows: Sequence[Costs], path: Path) -> None:
     """Bars of what each config costs, a panel for each kind of cost."""
-    figure = _figure(13, 1.2 + 0.35 * len(rows))
+    figure = new_figure(13, 1.2 + 0.35 * len(rows))
     axes = figure.subplots(1, len(PANELS), sharey=True)
     names = [row.name for row in rows]
     for ax, (field, title) in zip(axes, PANELS.items(), strict=True):
@@ -37,7 +37,7 @@ def draw_costs(rows: Sequence[Costs], path: Path) -> None:
 
 def draw_ratios(rows: Sequence[Row], path: Path) -> None:
     """Bars of what each model takes, as ratios to full fine-tuning and to the stock backbone."""
-    figure = _figure(13, 1.2 + 0.35 * len(rows))
+    figure = new_figure(13, 1.2 + 0.35 * len(rows))
     axes = figure.subplots(1, len(RATIOS), sharey=True)
     for ax, (field, title) in zip(axes, RATIOS.items(), strict=True):
         values = [getattr(row, field) for row in rows]
@@ -49,7 +49,7 @@ def draw_ratios(rows: Sequence[Row], path: Path) -> None:
 
 def draw_scores(rows: Sequence[Costs], metric: str, path: Path) -> None:
     """The best score of each run against its trainable parameters in the backbone, as the papers draw it."""
-    figure = _figure(7, 5)
+    figure = new_figure(7, 5)
     ax = figure.subplots()
     for row in rows:
         ax.scatter(row.trainable, row.score, color=BLUE)
@@ -63,7 +63,7 @@ def draw_scores(rows: Sequence[Costs], metric: str, path: Path) -> None:
 
 def draw_runs(runs: Sequence[Run], path: Path) -> None:
     """Losses and scores of several runs in one picture."""
-    figure = _figure(12, 4.5)
+    figure = new_figure(12, 4.5)
     left, right = figure.subplots(1, 2)
     for run in runs:
         left.plot(*zip(*run.losses, strict=True), label=run.name, linewidth=1) if run.losses else None
@@ -85,7 +85,8 @@ def _bars(ax: Axes, names: Sequence[str], values: Sequence[float | None], title:
     ax.spines[['top', 'right']].set_visible(False)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of this size in inches that needs no screen."""
     figure = Figure(figsize=(width, height), layout='constrained')
     FigureCanvasAgg(figure)
     return figure

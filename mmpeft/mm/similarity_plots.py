@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from mmpeft.mm.report_plots import _figure as new_figure
+from mmpeft.mm.report_plots import new_figure
 from mmpeft.mm.similarity import BASE, Similarities
 
 

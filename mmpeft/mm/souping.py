@@ -1,0 +1,287 @@
+"""What tools/soup.py does: mix the weights of several runs, score the mix as the config does, and tell how it came."""
+
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import Tensor
+
+from mmpeft.mm.checks import UserError, check_data, read_config, register_library
+from mmpeft.mm.config import inject_at_build
+from mmpeft.mm.heldout import heldout_hash, heldout_training_dataset, hold_out, score_on_test
+from mmpeft.mm.resume import find_resumable
+from mmpeft.mm.scoring import CACHE, FixedBatches, Scorer, load, losses
+from mmpeft.soups import Step, greedy_soup, learned_soup, recompute_batchnorm, uniform_soup, write_soup
+from mmpeft.soups.ingredients import open_ingredients
+
+RECIPES = ('uniform', 'greedy', 'learned', 'last')
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A soup.
+
+    Attributes:
+        state_dict: Its weights.
+        score: Its score; None if nothing was scored.
+        ingredients: The files in it.
+        steps: For each candidate its score, that of the soup with it, and whether it stays.
+        shares: Of a learned soup how much of each candidate is in each group of tensors.
+    """
+
+    state_dict: State
+    score: float | None
+    ingredients: Sequence[str]
+    steps: Sequence[Step]
+    shares: Mapping[str, Sequence[float]] | None = None
+
+
+@dataclass(frozen=True)
+class Cooked:
+    """A soup that was written: by which recipe, what it is, the name of its score, and the files that were written."""
+
+    recipe: str
+    soup: Mixed
+    metric: str | None
+    files: Sequence[Path]
+
+    def __str__(self) -> str:
+        score = '' if self.soup.score is None else f', {self.metric} {self.soup.score:.4f}'
+        count = f'{len(self.soup.ingredients)} of {len(self.soup.steps) or len(self.soup.ingredients)}'
+        return f'{self.recipe} soup of {count} files{score}'
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a soup is made; the flags of tools/soup.py say more.
+
+    Attributes:
+        metric: The name of the score; by default the first of the usual ones.
+        strict: Accept a candidate only if the score rises.
+        insist: Mix files that differ in their start, their held-out images or their classes.
+        on_test: Score on the config's test data, not on held-out images.
+        by: What has a mixing coefficient of its own in a learned soup.
+        epochs: How often a learned soup sees the held-out images.
+        images: How many of them it sees; and of how many training images BatchNorm gets its statistics.
+        count: How many checkpoints of a work dir are averaged.
+    """
+
+    metric: str | None = None
+    strict: bool = False
+    insist: bool = False
+    on_test: bool = False
+    by: str = 'block'
+    epochs: int = 5
+    images: int = 256
+    count: int = 5
+
+
+def make_soup(
+    recipe: str,
+    config: str,
+    files: Sequence[str],
+    out: str,
+    options: Options = Options(),
+    *,
+    cfg_options: dict[str, Any] | None = None,
+    tell: Callable[[str], None] = print,
+) -> Cooked:
+    """Mix files, write the soup, and beside it how it came about: a table (.md) and a plot (.png).
+
+    Scores are kept in ``scores.json`` in the folder of the soup: what was scored once is not scored again, be it for
+    another recipe or after a kill.
+
+    Args:
+        recipe: ``uniform``, ``greedy``, ``learned``, or ``last`` for the mean of the last checkpoints of one run.
+        config: The config of the runs; its ``heldout`` says on what is scored.
+        files: Adapter files, whole checkpoints, or work dirs for the last weights in them; for ``last`` one work dir.
+        out: The file to write, with the ending of the ingredients.
+        options: The rest.
+        cfg_options: Keys of the config to override.
+        tell: Takes each line about what goes on.
+
+    Raises:
+        UserError: The config, the data or an option does not fit, or a file to write exists.
+        SoupError: The files do not mix; with the first difference.
+    """
+    place = Path(out).expanduser()
+    table, plot = place.with_suffix('.md'), place.with_suffix('.png')
+    for path in (place, table, plot):
+        if path.exists():
+            raise UserError(f'{path} exists; name another --out, nothing is overwritten.')
+    files = last_checkpoints(files, options.count) if recipe == 'last' else [last_weights(file) for file in files]
+    ingredients = open_ingredients(files, options.insist or recipe == 'last')
+    kitchen = _Kitchen(_read(config, cfg_options, options, recipe), options, place.parent / CACHE, tell)
+    ingredients[0].check_model(kitchen.model)
+    kitchen.check_heldout(ingredients[0].path, ingredients[0].facts['heldout'])
+    del ingredients
+    soup = kitchen.cook(recipe, [str(file) for file in files])
+    write_soup(place, soup.state_dict, soup.ingredients, scores={step.path: step.score for step in soup.steps})
+    if not kitchen.scores:
+        return Cooked(recipe, soup, None, [place])
+    # Here, so that a soup without scores needs no matplotlib.
+    from mmpeft.mm.soup_plots import draw_recipe
+    from mmpeft.mm.soup_tables import recipe_table
+
+    cooked = Cooked(recipe, soup, kitchen.metric, [place, table, plot])
+    table.write_text(recipe_table(cooked), encoding='utf-8')
+    draw_recipe(cooked, plot)
+    return cooked
+
+
+def last_weights(place: str) -> str:
+    """The file itself, or of a work dir its ``adapters_last.safetensors`` or else its last checkpoint.
+
+    Raises:
+        UserError: The work dir holds neither.
+    """
+    folder = Path(place)
+    if not folder.is_dir():
+        return place
+    adapters = folder / 'adapters_last.safetensors'
+    path = str(adapters) if adapters.is_file() else find_resumable(place)
+    if path is None:
+        raise UserError(f'{place} holds no weights; was anything trained there?')
+    return path
+
+
+def last_checkpoints(folders: Sequence[str], count: int) -> list[str]:
+    """The newest checkpoints of a work dir, by the epoch or iteration in their names.
+
+    Raises:
+        UserError: There is not one folder, or fewer checkpoints are in it.
+    """
+    if len(folders) != 1 or not Path(folders[0]).is_dir():
+        raise UserError(f'last takes one work dir, got {", ".join(folders)}.')
+    found = {path: re.fullmatch(r'(?:epoch|iter)_(\d+)', path.stem) for path in Path(folders[0]).glob('*.pth')}
+    paths = sorted((path for path in found if found[path]), key=lambda path: int(found[path][1]))[-count:]
+    if len(paths) < count:
+        raise UserError(
+            f'{folders[0]} holds {len(paths)} checkpoints, and {count} are to be averaged. Keep more in training, by '
+            'default_hooks.checkpoint.max_keep_ckpts, or average fewer with --count.'
+        )
+    return [str(path) for path in paths]
+
+
+def _read(config: str, cfg_options: dict[str, Any] | None, options: Options, recipe: str) -> Config:
+    """The config with the validation on which soups are scored; without one where a recipe needs no scores."""
+    cfg = read_config(config, cfg_options)
+    register_library(cfg.get('default_scope'))
+    inject_at_build(cfg)
+    if options.on_test:
+        if recipe == 'learned':
+            raise UserError('A learned soup trains on the images that it is scored on; give it held-out ones.')
+        warnings.warn(
+            'Scores are those of the test data. A soup that was chosen by them has seen these: report other images.',
+            stacklevel=2,
+        )
+        score_on_test(cfg)
+    elif cfg.get('heldout'):
+        hold_out(cfg)
+    elif recipe in ('greedy', 'learned'):
+        raise UserError(
+            f'A {recipe} soup is chosen on held-out images, and the config names none: set heldout.ann_file (with '
+            '--cfg-options; tools/prepare_data.py holdout writes one). To choose on the test data all the same, whose '
+            'scores then mean little: --test-split-i-know.'
+        )
+    if options.on_test or cfg.get('heldout'):
+        check_data(cfg, 'val')
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+class _Kitchen:
+    """The model of a config, what scores it, and the data that recipes need."""
+
+    def __init__(self, cfg: Config, options: Options, cache: Path, tell: Callable[[str], None]) -> None:
+        self.cfg, self.options, self.tell = cfg, options, tell
+        self.scores = bool(options.on_test or cfg.get('heldout'))
+        self._scorer = Scorer(cfg, options.metric, cache)
+        self.model = self._scorer.model
+
+    @property
+    def metric(self) -> str | None:
+        return self._scorer.metric if self.scores else None
+
+    def check_heldout(self, path: str, heldout: str | None) -> None:
+        """Refuse to score on other images than those that the ingredients, of which ``path`` is one, never saw."""
+        if not self.cfg.get('heldout') or self.options.on_test or self.options.insist:
+            return
+        own = heldout_hash(self._scorer.images())
+        if heldout != own:
+            raise UserError(
+                f'{path} was trained with other held-out images (list {(heldout or "none")[:12]}) than those of the '
+                f'config (list {own[:12]}): it may have seen these. Give the same heldout, or insist with --insist.'
+            )
+
+    def cook(self, recipe: str, files: list[str]) -> Mixed:
+        if recipe == 'greedy':
+            return self.greedy(files)
+        if recipe == 'learned':
+            return self.learned(files)
+        return self.uniform(files, self.options.insist or recipe == 'last')
+
+    def greedy(self, files: list[str]) -> Mixed:
+        options = self.options
+        alone = self._alone(files)
+        soup = greedy_soup(
+            files, self._score, scores=alone, strict=options.strict, finish=self._finish(files), insist=options.insist
+        )
+        return Mixed(soup.state_dict, soup.score, soup.ingredients, soup.steps)
+
+    def uniform(self, files: list[str], insist: bool) -> Mixed:
+        return self._scored(files, uniform_soup(files, insist=insist, finish=self._finish(files)))
+
+    def learned(self, files: list[str]) -> Mixed:
+        options = self.options
+        soup = learned_soup(
+            files,
+            self.model,
+            self._batches(heldout_training_dataset(self.cfg)),
+            lambda model, batch: model.parse_losses(losses(model, batch))[0],
+            by=options.by,
+            epochs=options.epochs,
+            finish=self._finish(files),
+            insist=options.insist,
+        )
+        return self._scored(files, soup.state_dict, soup.coefficients)
+
+    def _scored(self, files: list[str], state: State, shares: dict[str, list[float]] | None = None) -> Mixed:
+        if not self.scores:
+            return Mixed(state, None, files, [])
+        alone, score = self._alone(files), self._score(state)
+        return Mixed(state, score, files, [Step(path, alone[path], score, True) for path in files], shares)
+
+    def _alone(self, files: list[str]) -> dict[str, float]:
+        """The score of each file."""
+        return {path: self._score(open_ingredients([path], insist=True)[0].tensors, path) for path in files}
+
+    def _score(self, state: State, what: str = 'soup') -> float:
+        score = self._scorer(state, what)
+        self.tell(f'  {self.metric} {score:.4f}   {what}')
+        return score
+
+    def _finish(self, files: list[str]) -> Callable[[State], State] | None:
+        """What gives BatchNorm layers the statistics of a mix, on training images; None where there are no such."""
+        names = open_ingredients(files[:1], insist=True)[0].tensors
+        if not any(name.endswith('running_mean') for name in names):
+            return None
+        check_data(self.cfg, 'train')
+        batches = self._batches(self.cfg.train_dataloader.dataset)
+
+        def finish(state: State) -> State:
+            load(self.model, state)
+            recompute_batchnorm(self.model, batches, losses)
+            own = self.model.state_dict()
+            return {name: own[name].detach().to('cpu', copy=True) for name in state}
+
+        return finish
+
+    def _batches(self, dataset: Mapping[str, Any]) -> FixedBatches:
+        return FixedBatches(dataset, self.cfg.train_dataloader.batch_size, self.options.images)
