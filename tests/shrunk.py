@@ -6,6 +6,7 @@ from pathlib import Path
 from mmengine.config import Config
 from tiny_data import TINY_SWIN
 
+REPOSITORY = Path.cwd()
 CONFIGS = sorted(map(str, Path('configs').rglob('*.py')))
 WHOLE = [path for path in CONFIGS if '_base_' not in Path(path).parts]
 TOP = [Path(path).stem for path in WHOLE if len(Path(path).parts) == 2]
@@ -15,7 +16,7 @@ TINY_ARCH = dict(embed_dims=16, num_layers=12, num_heads=2, feedforward_channels
 
 @cache
 def parsed(path: str) -> Config:
-    return Config.fromfile(path)
+    return Config.fromfile(REPOSITORY / path)
 
 
 def config(name: str) -> Config:
