@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmpeft.costs import peak_bytes
 from mmpeft.measuring import Setting, measure
 from mmpeft.methods import SSF
-from mmpeft.mm.benchmarking import BACKBONES, build, read_method, variants
+from mmpeft.mm.benchmarking import build, read_method, variants
 from mmpeft.mm.checks import UserError
 from mmpeft.plain import PLAIN
 
