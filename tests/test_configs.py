@@ -1,8 +1,6 @@
 import ast
 import copy
-import json
 import re
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +17,13 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from shrunk import CONFIGS, TOP, WHOLE, config, listed, parsed, shrink
 from tiny_data import MAIN
+from zoo import counts, header
 
 import mmpeft
 from mmpeft.mm.checks import register_library
 
 # The configs that name their parts; all others state a difference from one of these.
 ROOTS = [name for name in TOP if '_base_ = [' in Path(f'configs/{name}.py').read_text()]
-
-
-def header(path: str) -> str:
-    return Path(path).read_text().partition('_base_')[0]
 
 
 def resolved(cfg: Config, wanted: dict) -> dict:
@@ -56,28 +51,6 @@ def resolved(cfg: Config, wanted: dict) -> dict:
         batch=cfg.auto_scale_lr.base_batch_size,
         gpus=cfg.auto_scale_lr.base_batch_size // cfg.train_dataloader.batch_size,
     )
-
-
-def trainable_parameters(cfg: Config) -> int:
-    """How many there are in the backbone of ``cfg`` in its real size; backbones that differ in rates alone share it."""
-    parts = copy.deepcopy(cfg.model.backbone.to_dict())
-    for key in ('init_cfg', 'drop_path_rate'):
-        parts['backbone'].pop(key, None)
-    parts['backbone']['type'] = parts['backbone']['type'].removeprefix('mmdet.')
-    return _count_on_meta('mmdet' if cfg.default_scope == 'mmrotate' else cfg.default_scope, json.dumps(parts))
-
-
-@cache
-def _count_on_meta(scope: str, backbone: str) -> int:
-    """Build without memory for the parameters."""
-    register_library(scope)
-    init_default_scope(scope)
-    linspace = torch.linspace
-    with pytest.MonkeyPatch.context() as patch, torch.device('meta'):
-        # Stock code reads the rates of drop path off a tensor.
-        patch.setattr(torch, 'linspace', lambda *args, **kwargs: linspace(*args, **kwargs, device='cpu'))
-        built = MODELS.build(ConfigDict(json.loads(backbone)))
-    return sum(p.numel() for p in built.parameters() if p.requires_grad)
 
 
 def build_shrunk(name: str) -> None:
@@ -146,7 +119,7 @@ def test_every_recipe_is_that_of_the_table(name):
 
 @pytest.mark.parametrize('name', TOP)
 def test_every_backbone_trains_the_parameters_of_the_table_and_of_its_header(name):
-    trainable = trainable_parameters(config(name))
+    trainable = counts(config(name)).trainable
     assert recipes.count(name) in (trainable, None)
     assert f'{trainable:,} parameters' in header(f'configs/{name}.py') or trainable == 0
 

@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from shrunk import TOP
 from test_contract import FOLDS, REFUSED
 from tiny import BACKBONES
+from zoo import END, START, figures, zoo
 
 from mmpeft.methods import METHODS
 
@@ -46,6 +48,32 @@ def table() -> str:
 def test_the_matrix_is_the_one_that_the_contract_tests():
     shown = README.partition('<!-- matrix -->\n')[2].partition('\n<!-- matrix end -->')[0]
     assert shown.strip() == table()
+
+
+def test_the_zoo_is_that_of_the_configs():
+    shown = README.partition(START)[2].partition(END)[0]
+    assert shown == zoo(), 'python tests/zoo.py writes it anew'
+    assert sorted(re.findall(r'configs/([\w.-]+)\.py', shown)) == sorted(TOP)
+
+
+@pytest.mark.parametrize(
+    'said, found',
+    [
+        (
+            "# Published: 52.4 box AP (the authors' plot), 45.1 mask AP (a margin,\n# second-hand).",
+            ['52.4 P', '45.1 S'],
+        ),
+        ('# Published: 48.3 mIoU, 50.1 multi-scale (VPT, second-hand); all have 50 there.', ['48.3 S', '50.1 S']),
+        ('# Published: 50.8 mIoU (reprinted by a third party). Third party: 51.0 mIoU.', ['50.8 T']),
+        ('# Published: 50.1 box AP (read off a plot); mask AP not verified. Not run here.', ['50.1 R']),
+        ("# Published: 51.2 mIoU (the authors' log: the best; the last has 51.0).", ['51.2 L']),
+        ('# Published: not verified (the paper has 78.4 mAP, second-hand).', []),
+        ('# Published: 13.43 M parameters (derived); the mIoU could not be found.', []),
+        ('# No published result. Third party: 51.0 mIoU (their plot).', []),
+    ],
+)
+def test_figures_of_a_header_come_with_how_certain_they_are(said, found):
+    assert list(figures(said).values()) == found
 
 
 def test_every_file_and_tool_that_the_readme_names_exists():
