@@ -8,6 +8,9 @@
 VENV := .venv
 PY   := $(VENV)/bin/python
 
+# A process for each core, each of which takes about 1 GB. Tensors are tiny: a second thread would only wait.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n logical --maxprocesses 8 --dist worksteal
+
 # Interpreters to try; name one to choose it: make setup PYTHON=/opt/python3.12/bin/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
@@ -23,10 +26,10 @@ demo: setup
 	@$(PY) tools/demo.py $(ARGS)
 
 test: setup
-	@$(PY) -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-slow: setup
-	@$(PY) -m pytest -m '' $(ARGS)
+	@$(PYTEST) -m '' $(ARGS)
 
 check: setup
 	@$(PY) -m ruff check
