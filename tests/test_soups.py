@@ -228,6 +228,12 @@ def test_an_adapter_file_and_a_checkpoint_are_refused(task, whole):
         mmpeft.uniform_soup([task(1), whole(1)])
 
 
+def test_a_run_that_diverged_is_refused(numbers):
+    files = numbers(1, float('nan'))
+    with pytest.raises(mmpeft.SoupError, match=f'{files[1]} holds NaN in weight: its run diverged'):
+        mmpeft.uniform_soup(files)
+
+
 def test_what_is_no_file_of_weights_is_refused(tmp_path):
     torch.save(dict(model=Path), tmp_path / 'code.pth')
     torch.save([1], tmp_path / 'list.pth')

@@ -86,7 +86,7 @@ def open_ingredients(files: Iterable[str | Path], insist: bool = False) -> list[
         insist: Take files that differ in their start, their held-out images or their classes, or do not name them.
 
     Raises:
-        SoupError: The first difference between two files, with both values.
+        SoupError: The first difference between two files, with both values, or a file of a run that diverged.
         AdapterFileError: An adapter file is missing or damaged.
     """
     ingredients = [_open(path) for path in files]
@@ -95,6 +95,7 @@ def open_ingredients(files: Iterable[str | Path], insist: bool = False) -> list[
     first, facts = ingredients[0], ingredients[0].facts
     for other in ingredients:
         _compare(first.path, facts, other.path, other.facts, insist)
+        _check_numbers(other)
         for name, tensor in first.tensors.items():
             if not tensor.is_floating_point() and not name.endswith(COUNTERS):
                 _compare_values(name, first, other)
@@ -180,6 +181,12 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         return
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
         yield from _leaves(f'{name}.{key}', inner)
+
+
+def _check_numbers(ingredient: Ingredient) -> None:
+    for name, tensor in ingredient.tensors.items():
+        if tensor.isnan().any():
+            raise SoupError(f'{ingredient.path} holds NaN in {name}: its run diverged. Leave it out.')
 
 
 def _compare_values(name: str, first: Ingredient, other: Ingredient) -> None:
