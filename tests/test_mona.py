@@ -2,10 +2,12 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmpeft.costs import saved_bytes
-from mmpeft.methods import Mona
+from mmpeft.methods import Mona, mona_function
+from mmpeft.methods.mona_function import kernel_gradient
 from mmpeft.plain import PlainMona
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -48,6 +50,25 @@ def test_values_and_gradients_equal_the_published_steps(hw_shape, lean, dropout,
         torch.testing.assert_close(a, b, atol=30 * TOLERANCE[dtype], rtol=30 * TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize('shape', [(2, 9, 8, 8), (1, 11, 17, 3), (3, 1, 1, 40)])
+def test_the_gradient_of_a_kernel_by_tiles_is_that_of_the_convolution(shape):
+    groups = shape[1]
+    x, kernel = torch.randn(shape, dtype=torch.float64), torch.randn(groups, 1, 7, 7, dtype=torch.float64)
+    out = F.conv2d(x, kernel.requires_grad_(), padding=3, groups=groups)
+    grad = torch.randn_like(out)
+    (expected,) = torch.autograd.grad(out, kernel, grad)
+    torch.testing.assert_close(kernel_gradient(grad, x), expected)
+
+
+@pytest.mark.parametrize('lean', [False, True])
+def test_a_large_grid_has_the_gradients_of_a_small_one(monkeypatch, lean):
+    layer, x = spread(Mona(12, bottleneck=9, lean=lean)), torch.randn(2, 30, 12, requires_grad=True)
+    wanted = gradients(layer, seeded(layer, x, (5, 6)), x)
+    monkeypatch.setattr(mona_function, 'LARGE_GRID', 1)
+    for ours, expected in zip(gradients(layer, seeded(layer, x, (5, 6)), x), wanted, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize('lean', [False, True])
 def test_gradients_are_those_of_finite_differences(lean):
     layer = spread(Mona(3, bottleneck=2, dropout=0.5, lean=lean)).double()
@@ -78,7 +99,7 @@ def test_what_is_kept_for_the_backward_pass():
     layer = Mona(12, bottleneck=6)
     composed = sum(weight.nbytes for weight in (layer.norm.weight, layer.norm.bias, *layer.depthwise_kernel()))
     composed += layer.pointwise_matrix()[0].nbytes
-    for lean, expected in ((False, wide + 2 * narrow + bits), (True, wide + narrow)):
+    for lean, expected in ((False, wide + 3 * narrow + bits), (True, wide + narrow)):
         layer.lean = lean
         kept = saved_bytes(layer, lambda: layer(x, (5, 6)))
         assert expected <= kept <= expected + 2 * composed
