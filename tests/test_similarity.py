@@ -14,7 +14,7 @@ from tiny_data import MAIN, ROTATED, main_options, tool, write_data
 
 import mmpeft
 from mmpeft.mm.checks import UserError, register_library
-from mmpeft.mm.similarity import compare, similarity
+from mmpeft.mm.similarity import _alike, compare, similarity
 
 
 @pytest.mark.parametrize('host', BACKBONES)
@@ -27,6 +27,13 @@ def test_features_differ_from_the_first_block_on_that_an_adapter_changes(host):
     found = compare(dict(pretrained=base, tuned=changed), [image(40, 48)])
     *before, after = found.values['pretrained', 'tuned']
     assert before == pytest.approx([1] * len(before)) and 0.9 < after < 0.9999
+
+
+def test_the_channels_of_each_position_are_compared_and_their_length_is_nothing():
+    x, lengths = torch.randn(2, 5, 8), 1 + torch.rand(2, 5, 1)
+    assert _alike('a', x, 'b', lengths * x).item() == pytest.approx(1)
+    signs = torch.tensor([1.0, 1, 1, 1, -1]).reshape(1, 5, 1)
+    assert _alike('a', x, 'b', signs * x).item() == pytest.approx(3 / 5)
 
 
 def test_prompts_are_left_out_and_images_are_averaged():

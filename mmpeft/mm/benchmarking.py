@@ -16,7 +16,7 @@ from mmpeft.inject import inject, parse
 from mmpeft.measuring import Setting, Variant, measure
 from mmpeft.merge import merge
 from mmpeft.mm.backbone import NAMED, wrapper_form
-from mmpeft.mm.checks import UserError, read_config, register_library
+from mmpeft.mm.checks import UserError, check_free, read_config, register_library
 from mmpeft.mm.reporting import markdown, write_csv
 from mmpeft.plain import use_plain_forms
 
@@ -66,8 +66,7 @@ def benchmark(backbone: str, methods: Sequence[str], setting: Setting, out: Path
     Raises:
         UserError: A backbone, method or option is unknown, or the folder holds files already.
     """
-    if out is not None and out.exists() and any(out.iterdir()):
-        raise UserError(f'{out} holds files already; name another folder, nothing is overwritten.')
+    check_free(out)
     configs = {text: read_method(text) for text in methods}
     stock = build(backbone, setting.size)
     try:

@@ -17,7 +17,7 @@ from torch._subclasses import FakeTensorMode
 from mmpeft.checkpoint import tensors_to_save
 from mmpeft.costs import flops, saved_bytes
 from mmpeft.freeze import adapted_backbones, count_parameters
-from mmpeft.mm.checks import UserError, read_config, register_library
+from mmpeft.mm.checks import UserError, check_free, read_config, register_library
 from mmpeft.mm.config import inject_at_build
 
 SHAPES = {'mmdet': (800, 1344), 'mmrotate': (1024, 1024)}
@@ -81,8 +81,7 @@ def report(
     Raises:
         UserError: A path is no config and no work dir, or the folder holds files already.
     """
-    if out is not None and out.exists() and any(out.iterdir()):
-        raise UserError(f'{out} holds files already; name another folder, nothing is overwritten.')
+    check_free(out)
     runs = {path: read_run(path, metric) for path in paths if Path(path).is_dir()}
     rows = [costs(config_of(path) if path in runs else path, shape, runs.get(path)) for path in paths]
     text = markdown(rows, HEADS)
