@@ -39,7 +39,7 @@ def mix_tensor(name: str, ingredients: list[Ingredient], shares: Sequence[float]
     start = first.double()
     total = start.clone()
     for ingredient, share in zip(ingredients[1:], shares[1:], strict=True):
-        total.add_(ingredient.tensors[name].double().sub_(start), alpha=share)
+        total.add_(ingredient.tensors[name].to(torch.float64, copy=True).sub_(start), alpha=share)
     return total.to(first.dtype)
 
 
