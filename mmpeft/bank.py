@@ -167,10 +167,10 @@ class AdapterBank:
         backbone.missing, backbone.shared, backbone.digests = frozenset(), frozenset(names), self._digests
 
     def _remember_versions(self) -> None:
-        self._versions = [p._version for p in self._stock.parameters()]
+        self._versions = [(parameter, parameter._version) for parameter in self._stock.parameters()]
 
     def _check_unwritten(self) -> None:
-        if [p._version for p in self._stock.parameters()] != self._versions:
+        if any(parameter._version != version for parameter, version in self._versions):
             raise RuntimeError('The base of this bank was written to, and every task depends on it: build it anew.')
 
 

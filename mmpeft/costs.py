@@ -58,12 +58,17 @@ def peak_bytes(run: Callable[[], Any], device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     if not (PROCESS / 'clear_refs').exists():
         return None
-    with suppress(AttributeError):  # of glibc
-        ctypes.CDLL(None).malloc_trim(0)
+    before = resident_bytes()
     (PROCESS / 'clear_refs').write_text('5')  # sets the peak to what is in use now
-    before = _status('VmRSS')
     run()
     return _status('VmHWM') - before
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process on Linux, after the allocator gave back what nothing uses."""
+    with suppress(AttributeError):  # of glibc
+        ctypes.CDLL(None).malloc_trim(0)
+    return _status('VmRSS')
 
 
 def _status(key: str) -> int:

@@ -46,7 +46,7 @@ def load_bank(path: str | Path, names: Sequence[str] | None = None) -> AdapterBa
         raise UserError(f'{path} has no task {unknown[0]!r}; it has {", ".join(entries)}.')
     bank = None
     for name in names or entries:
-        cfg = _task_config(entries[name]['config'])
+        cfg = task_config(entries[name]['config'])
         file, meta = _read_file(entries[name]['file'], cfg)
         bank = bank or AdapterBank(build_base(cfg, file, base))
         add_task(bank, name, cfg, file, meta)
@@ -98,7 +98,12 @@ def scope_of(cfg: Config) -> Iterator[None]:
         yield
 
 
-def _task_config(path: str) -> Config:
+def task_config(path: str) -> Config:
+    """The config of a task, with its adapters as an ``mmpeft.AdaptedBackbone``; its library is imported.
+
+    Raises:
+        UserError: It cannot be read or has no adapters.
+    """
     cfg = read_config(path)
     register_library(cfg.get('default_scope'))
     with scope_of(cfg):
