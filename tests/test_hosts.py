@@ -6,6 +6,7 @@ import torch
 from tiny import HOSTS, MONA, image, mmpretrain_vit, swin, weights
 
 import mmpeft
+from mmpeft.costs import saved_bytes
 from mmpeft.hosts import adapt, adapted, find_owner
 
 EVERY_SITE = [
@@ -91,6 +92,22 @@ def test_a_copy_computes_with_its_own_adapters(name, duplicate):
         parameter.data.add_(mmpeft.is_adapter(name) * 1.0)
     assert torch.equal(twin(x)[-1], expected)
     assert all(torch.equal(twin.state_dict()[name], before[name]) for name in before)
+
+
+def test_frozen_attention_of_mmsegs_vit_computes_the_same_and_keeps_no_weights_of_pairs():
+    plain = HOSTS['mmseg ViT']()
+    frozen = copy.deepcopy(plain)
+    mmpeft.inject(frozen, dict(type='Frozen'))
+    mmpeft.freeze(frozen)
+    x, grads = image(64, 64).requires_grad_(), []
+    for model in (plain, frozen):
+        out = model(x)[-1]
+        grads.append((out, *torch.autograd.grad(out.square().sum(), x)))
+    for stock, ours in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-5)
+    plain.requires_grad_(False)
+    pairs = 4 * 3 * 2 * (2 * 65**2)  # bytes, blocks, images, heads and tokens
+    assert saved_bytes(plain, lambda: plain(x)) - saved_bytes(frozen, lambda: frozen(x)) > 0.8 * pairs
 
 
 def test_a_block_with_a_forward_of_its_own_is_not_taken_for_the_stock_one():

@@ -102,7 +102,8 @@ class SelfAttention(Host):
     """``nn.MultiheadAttention`` as mmcv calls it, sequence first, with its two inner projections as sites.
 
     No hook reaches between the projections of the stock module, so this computes the same with
-    ``scaled_dot_product_attention``. In a ViT block key and value are the query.
+    ``scaled_dot_product_attention``, and without adapters, too, where nothing of it trains: the stock module keeps
+    weights for each head and pair of tokens. In a ViT block key and value are the query.
     """
 
     @staticmethod
@@ -117,6 +118,8 @@ class SelfAttention(Host):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask=None, need_weights=True, attn_mask=None
     ):
+        if not self.adapters and self.in_proj_weight.requires_grad:
+            return super().forward(query, key, value, key_padding_mask, need_weights, attn_mask)
         if key_padding_mask is not None or attn_mask is not None:
             raise ValueError('Adapters inside nn.MultiheadAttention take no masks.')
         length, batch, dim = query.shape
@@ -182,3 +185,9 @@ class MMSegViTBackbone(ViTBackbone):
 
     def extra_tokens(self) -> int:
         return int(self.with_cls_token)
+
+    def wire(self) -> None:
+        super().wire()
+        for module in list(self.modules()):
+            if type(module) is nn.MultiheadAttention:
+                adapt_as(module, SelfAttention)
