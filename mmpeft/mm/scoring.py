@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,8 @@ class Scorer:
 
     def images(self) -> list[str]:
         """The names of the images that are scored."""
-        return image_names(self._runner.val_dataloader.dataset)
+        with _quiet():
+            return image_names(self._runner.val_dataloader.dataset)
 
     def __call__(self, state: Mapping[str, Tensor], what: str = '') -> float:
         """The score of a state dict of the model, or of what adapter files hold of it; ``what`` is shown meanwhile.
@@ -93,7 +94,7 @@ class Scorer:
         if key not in self._known:
             prepare()
             self._progress.what = what
-            with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
+            with _quiet():
                 metrics = self._runner.val_loop.run()
             self._known[key] = {name: float(value) for name, value in metrics.items()}
             text = json.dumps(self._known, indent=0)
@@ -120,9 +121,8 @@ class FixedBatches:
     """
 
     def __init__(self, dataset: Mapping[str, Any], batch_size: int, images: int) -> None:
-        self._dataset = DATASETS.build(dataset)
-        if hasattr(self._dataset, 'full_init'):
-            self._dataset.full_init()
+        with _quiet():
+            self._dataset = DATASETS.build(dataset)
         order = torch.randperm(len(self._dataset), generator=torch.Generator().manual_seed(0))
         self._chunks = order[:images].split(batch_size)
 
@@ -149,6 +149,13 @@ def load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 def losses(model: nn.Module, batch: Any) -> Mapping[str, Any]:
     """The training losses of a model of mm for a batch as data sets give it."""
     return model._run_forward(model.data_preprocessor(batch, True), mode='loss')
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop what data sets and evaluators print."""
+    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def _build_runner(cfg: Config, work_dir: str) -> Runner:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint, set_random_seed
 
@@ -34,6 +35,7 @@ def write_start(cfg: Config, folder: Path, seed: int) -> Path:
     base = cfg.get('load_from')
     init_default_scope(cfg.default_scope)
     set_random_seed(seed)
+    MMLogger.get_instance('start', log_level='WARNING')  # of how each layer was initialised nothing is told
     with checkpoints_as_data(cfg):
         model = MODELS.build(deepcopy(cfg.model))
         model.init_weights()
