@@ -22,7 +22,9 @@ class PlainMona(Mona):
 
 
 class PlainSSF(SSF):
-    """SSF as a product and a sum."""
+    """SSF as a product and a sum, after whatever layer."""
+
+    after_linear = fold = None
 
     def forward(self, x: Tensor) -> Tensor:
         shape = [1] * x.dim()

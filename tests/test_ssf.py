@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmpeft.methods.ssf import SSF
+from mmpeft.costs import saved_bytes
+from mmpeft.methods.ssf import SSF, ScaledLinear
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
 
@@ -79,6 +80,43 @@ def test_a_norm_takes_it_up(dtype):
     assert relative_error(folded, layer(norm(x))) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize('dtype', TOLERANCE)
+@pytest.mark.parametrize('bias', [True, False])
+def test_after_a_frozen_linear_layer_values_and_gradients_are_those_of_the_formula(dtype, bias):
+    layer, linear = spread(SSF(12)).to(dtype), nn.Linear(8, 12, bias=bias, dtype=dtype).requires_grad_(False)
+    x = torch.randn(3, 5, 8, dtype=dtype, requires_grad=True)
+    ours, plain = layer.after_linear(x, linear.weight, linear.bias), layer(linear(x))
+    assert relative_error(ours, plain) < TOLERANCE[dtype]
+    seed, wanted = torch.randn_like(ours), [x, layer.scale, layer.shift]
+    for a, b in zip(torch.autograd.grad(ours, wanted, seed), torch.autograd.grad(plain, wanted, seed), strict=True):
+        assert relative_error(a, b) < TOLERANCE[dtype]
+
+
+def test_after_a_frozen_linear_layer_gradients_are_those_of_finite_differences():
+    linear = nn.Linear(4, 3, dtype=torch.float64).requires_grad_(False)
+    inputs = [torch.rand(shape, dtype=torch.float64).add(0.5).requires_grad_() for shape in ((5, 4), 3, 3)]
+    assert torch.autograd.gradcheck(lambda x, s, t: ScaledLinear.apply(x, linear.weight, linear.bias, s, t), inputs)
+
+
+def test_after_a_frozen_linear_layer_the_result_alone_is_kept():
+    layer, linear, x = spread(SSF(12)), nn.Linear(8, 12).requires_grad_(False), torch.randn(5, 8, requires_grad=True)
+    model = nn.ModuleList([layer, linear])
+    assert saved_bytes(model, lambda: F.gelu(layer.after_linear(x, linear.weight, linear.bias))) == 4 * 5 * 12
+
+
+@pytest.mark.parametrize('case', ['trains', 'small scale'])
+def test_a_layer_that_trains_and_a_scale_near_zero_are_computed_step_by_step(case):
+    layer, linear, x = spread(SSF(6)), nn.Linear(4, 6), torch.randn(5, 4)
+    if case == 'small scale':
+        linear.requires_grad_(False)
+        nn.init.zeros_(layer.scale)
+    ours, plain = layer.after_linear(x, linear.weight, linear.bias), layer(linear(x))
+    assert torch.equal(ours, plain)
+    wanted = [*layer.parameters(), *(p for p in linear.parameters() if p.requires_grad)]
+    for a, b in zip(*(torch.autograd.grad(y.sum(), wanted) for y in (ours, plain)), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_two_in_a_row_fold_one_after_the_other():
     first, second, linear, x = spread(SSF(6)), spread(SSF(6)), nn.Linear(4, 6), torch.randn(5, 4)
     folded = F.linear(x, *second.fold(*first.fold(linear.weight, linear.bias)))
@@ -114,6 +152,17 @@ def test_bfloat16_features_under_autocast_stay_bfloat16():
         out = layer(linear(x))
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.float(), layer(linear(x)), atol=3e-2, rtol=3e-2)
+
+
+def test_after_a_frozen_linear_layer_autocast_keeps_gradients_near():
+    layer, linear, x = spread(SSF(6)), nn.Linear(4, 6).requires_grad_(False), torch.randn(50, 4, requires_grad=True)
+    wanted = [x, layer.scale, layer.shift]
+    with torch.autocast('cpu', torch.bfloat16):
+        out = layer.after_linear(x, linear.weight, linear.bias)
+    assert out.dtype == torch.bfloat16
+    exact = layer(linear(x))
+    for a, b in zip(*(torch.autograd.grad(y.float().square().sum(), wanted) for y in (out, exact)), strict=True):
+        assert a.dtype == torch.float32 and relative_error(a, b) < 3e-2
 
 
 def test_a_dim_of_zero_is_an_error():

@@ -1,5 +1,6 @@
 """Single layers: what a linear, convolution or norm layer computes goes on through its adapter."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpeft.hosts.host import Host
@@ -19,7 +20,13 @@ class Leaf(Host):
 
 
 class Linear(Leaf):
-    """``nn.Linear``."""
+    """``nn.Linear``; an adapter that computes the layer with itself in it does so."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for adapter in self.adapters.values():
+            if getattr(adapter, 'after_linear', None):
+                return adapter.after_linear(x, self.weight, self.bias)
+        return super().forward(x)
 
     @staticmethod
     def sizes(module: nn.Linear, site: str) -> dict[str, int]:
@@ -27,7 +34,15 @@ class Linear(Leaf):
 
 
 class LayerNorm(Leaf):
-    """``nn.LayerNorm`` over the last axis."""
+    """``nn.LayerNorm`` over the last axis; what can fold into its affine does so in every forward."""
+
+    def forward(self, x: Tensor, **options) -> Tensor:
+        weight, bias = self.weight, self.bias
+        for adapter in self.adapters.values():
+            if options or weight is None or not getattr(adapter, 'fold', None):
+                return super().forward(x, **options)
+            weight, bias = adapter.fold(weight, bias)
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
     @staticmethod
     def sizes(module: nn.LayerNorm, site: str) -> dict[str, int]:

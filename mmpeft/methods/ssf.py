@@ -1,7 +1,14 @@
 """SSF: scale and shift the features of a frozen model."""
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+# Below this a scale divides away too much of what its gradient is computed from.
+SMALL = 0.01
 
 
 class SSF(nn.Module):
@@ -51,6 +58,16 @@ class SSF(nn.Module):
         shape[self.channel_axis] = -1
         return torch.addcmul(self.shift.view(shape), x, self.scale.view(shape)).to(x.dtype)
 
+    def after_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What this SSF makes of the output of a linear layer, as one product where the layer is frozen.
+
+        Shape: ``(..., I), (C, I), (C) -> (..., C)``
+        """
+        trains = weight.requires_grad or (bias is not None and bias.requires_grad)
+        if trains or torch.compiler.is_compiling() or self.scale.detach().abs().amin() < SMALL:
+            return self(F.linear(x, weight, bias))
+        return ScaledLinear.apply(x, weight, bias, self.scale, self.shift)
+
     def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weight and bias of a layer that computes what the given one and this SSF after it compute.
 
@@ -65,3 +82,27 @@ class SSF(nn.Module):
         scale = self.scale.view(-1, *[1] * (weight.dim() - 1))
         folded_bias = self.shift.clone() if bias is None else torch.addcmul(self.shift, bias, self.scale)
         return (weight * scale).to(weight.dtype), folded_bias.to(weight.dtype)
+
+
+class ScaledLinear(torch.autograd.Function):
+    """``linear(x) * scale + shift`` with scale and shift in the weights, which get no gradient.
+
+    The gradient of the scale is computed from the result, which the next operation often keeps too, and not from the
+    output of the layer, which then is never there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
+        out = F.linear(x, weight * scale.unsqueeze(1), shift if bias is None else torch.addcmul(shift, bias, scale))
+        ctx.save_for_backward(out, weight, scale, shift)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor):
+        out, weight, scale, shift = ctx.saved_tensors
+        tokens = tuple(range(grad.dim() - 1))
+        with torch.autocast(grad.device.type, enabled=False):
+            grad_x = grad @ (weight * scale.unsqueeze(1)).to(grad.dtype) if ctx.needs_input_grad[0] else None
+            grad_scale = (out - shift).mul_(grad).sum(tokens) / scale
+        return grad_x, None, None, grad_scale, grad.sum(tokens)
