@@ -54,7 +54,7 @@ class AdapterBank:
         self._stock = backbone.requires_grad_(False)
         self._tasks: dict[str, Task] = {}
         self._digests: dict[str, tuple[int, str]] = {}
-        self._remember_versions()
+        self._versions = [(parameter, parameter._version) for parameter in backbone.parameters()]
         self.active: str | None = None
 
     def add(self, name: str, file: str | Path | AdapterFile, model: nn.Module | None = None) -> nn.Module:
@@ -131,7 +131,6 @@ class AdapterBank:
         """Move the base and all tasks, as ``nn.Module.to``; a task alone would take the base with it."""
         for module in (self._stock, *(task.model for task in self._tasks.values())):
             module.to(*args, **kwargs)
-        self._remember_versions()
         return self
 
     @property
@@ -165,9 +164,6 @@ class AdapterBank:
             setattr(backbone.get_submodule(owner), leaf, base[name])
         # The file has the rest, or is refused.
         backbone.missing, backbone.shared, backbone.digests = frozenset(), frozenset(names), self._digests
-
-    def _remember_versions(self) -> None:
-        self._versions = [(parameter, parameter._version) for parameter in self._stock.parameters()]
 
     def _check_unwritten(self) -> None:
         if any(parameter._version != version for parameter, version in self._versions):

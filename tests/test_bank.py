@@ -1,4 +1,5 @@
 import copy
+import sys
 import threading
 
 import pytest
@@ -140,6 +141,15 @@ def test_a_file_of_another_base_or_backbone_is_refused_and_the_bank_is_as_it_was
     with pytest.raises(mmpeft.WrongModelError, match=r'another base than the bank: .* differ in shape or dtype'):
         bank.add('c', saved(small, tmp_path / 'e.safetensors'), small)
     assert bank.list() == ['a', 'b']
+
+
+def test_the_base_is_digested_once(tmp_path, monkeypatch):
+    path, bank = saved(moved(adapted()), tmp_path / 'task.safetensors'), mmpeft.AdapterBank(stock())
+    module, digested = sys.modules['mmpeft.fingerprint'], []
+    monkeypatch.setattr(module, 'digest', lambda tensor, own=module.digest: digested.append(1) or own(tensor))
+    for name in 'abc':
+        bank.add(name, path)
+    assert len(digested) == len(base_names(bank.task('a')))
 
 
 def test_tasks_are_known_by_name(bank, tmp_path):

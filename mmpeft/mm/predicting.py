@@ -88,13 +88,14 @@ def draw(model: nn.Module, pixels: np.ndarray, sample: BaseDataElement, min_scor
 
 
 def summary(model: nn.Module, sample: BaseDataElement, min_score: float) -> str:
-    """What was found, in a few words."""
+    """What was found, in a few words: how many of each class, or of the pixels how many per cent."""
     classes = model.dataset_meta['classes']
     if 'pred_sem_seg' in sample:
-        found = sample.pred_sem_seg.data.unique().tolist()
-        return ', '.join(classes[label] for label in found)
+        pixels = sample.pred_sem_seg.data.flatten().bincount(minlength=len(classes))
+        shares = [100 * count / pixels.sum() for count in pixels.tolist()]
+        return ', '.join(f'{name} {share:.0f} %' for name, share in zip(classes, shares, strict=False) if share)
     labels = sample.pred_instances.labels[sample.pred_instances.scores >= min_score].tolist()
-    return ', '.join(f'{labels.count(label)} {classes[label]}' for label in sorted(set(labels))) or 'nothing'
+    return ', '.join(f'{classes[label]} x{labels.count(label)}' for label in sorted(set(labels))) or 'nothing'
 
 
 def _read_image(path: str) -> np.ndarray:
