@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmpeft.costs import saved_bytes
+from mmpeft.inject import full_options
 from mmpeft.methods import Mona, mona_function
 from mmpeft.methods.mona_function import kernel_gradient
 from mmpeft.plain import PlainMona
@@ -230,3 +231,7 @@ def test_a_layer_in_bfloat16_trains(lean):
     assert out.dtype == torch.bfloat16
     out.sum().backward()
     assert all(p.grad.dtype == torch.bfloat16 and p.grad.isfinite().all() for p in (x, *layer.parameters()))
+
+
+def test_how_it_is_computed_is_no_part_of_what_files_and_resuming_compare():
+    assert full_options(dict(type='Mona', lean=True)) == full_options(dict(type='Mona'))
