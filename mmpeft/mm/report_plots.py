@@ -42,7 +42,7 @@ def draw_ratios(rows: Sequence[Row], path: Path) -> None:
     for ax, (field, title) in zip(axes, RATIOS.items(), strict=True):
         values = [getattr(row, field) for row in rows]
         _bars(ax, [row.name for row in rows], values, title)
-        ax.axvline(1, color='black', linewidth=0.8)
+        ax.axvline(1, color='0.7', linewidth=0.8, zorder=0)
     axes[0].invert_yaxis()
     figure.savefig(path, dpi=150)
 
