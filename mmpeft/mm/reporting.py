@@ -12,10 +12,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
-from torch._subclasses import FakeTensorMode
 
 from mmpeft.checkpoint import tensors_to_save
-from mmpeft.costs import flops, saved_bytes
+from mmpeft.costs import flops, saved_bytes, without_content
 from mmpeft.freeze import adapted_backbones, count_parameters
 from mmpeft.mm.checks import UserError, check_free, read_config, register_library
 from mmpeft.mm.config import inject_at_build
@@ -141,10 +140,7 @@ def costs(config: str, shape: tuple[int, int] | None = None, run: Run | None = N
 def _measure(backbone: nn.Module, shape: tuple[int, int]) -> tuple[int, int]:
     """Operations and kept bytes of one image, by tensors without content."""
     backbone.allow_random_base = True
-    with FakeTensorMode() as mode:
-        for module in backbone.modules():
-            for tensors in (module._parameters, module._buffers):
-                tensors.update({name: mode.from_tensor(value) for name, value in tensors.items() if value is not None})
+    with without_content(backbone):
         image = torch.empty(1, 3, *shape)
         backbone.eval()
         operations = flops(lambda: backbone(image))
@@ -228,7 +224,7 @@ def markdown(rows: Sequence[Any], heads: Mapping[str, str]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return '-'
-    return value if isinstance(value, str) else f'{value:,.3f}' if value < 10 else f'{value:,.1f}'
+    return str(value) if isinstance(value, str | int) else f'{value:,.3f}' if value < 10 else f'{value:,.1f}'
 
 
 def write_csv(rows: Sequence[Any], path: Path) -> None:
