@@ -32,7 +32,7 @@ class Placement:
         return f'{self.owner}.{self.site}'
 
 
-def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping]) -> Report:
+def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_ffn: bool = False) -> Report:
     """Insert the adapters of ``method`` into ``backbone`` in place.
 
     Blocks and backbone change class where they stand; every pretrained key keeps its name. Nothing is frozen:
@@ -44,6 +44,9 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping]) -> Report:
         method: ``dict(type='Mona', bottleneck=64)`` with the options of the method, or a list of such. ``sites``
             names other places than the method's own; ``blocks`` is a regular expression that the full name of a
             block must match.
+        recompute_ffn: Let every transformer block compute the hidden layer of its feed-forward again in the backward
+            pass instead of keeping it. Outputs and gradients are the same. Where the backbone itself checkpoints its
+            blocks (``with_cp``) this has no effect.
 
     Returns:
         What was inserted, printable.
@@ -57,11 +60,15 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping]) -> Report:
     placements = [placement for config in configs for placement in _place(backbone, config)]
     _check_distinct(placements)
     _check_shared_attention(backbone, configs, placements)
-    owners = {name: backbone.get_submodule(name) for name in _to_adapt(backbone, placements)}
+    recomputing = _blocks_to_recompute(backbone) if recompute_ffn else []
+    names = dict.fromkeys([*_to_adapt(backbone, placements), *recomputing])
+    owners = {name: backbone.get_submodule(name) for name in names}
     for owner in owners.values():
         adapt(owner)
     adapt(backbone)
     backbone.wire()
+    for name in recomputing:
+        owners[name].recompute_ffn = True
     backbone.adapter_methods = tuple(configs)
     for placement in placements:
         owners[placement.owner].adapters[placement.site] = placement.adapter
@@ -209,7 +216,18 @@ def _to_adapt(backbone: nn.Module, placements: list[Placement]) -> list[str]:
     names = [placement.owner for placement in placements]
     if any(placement.site == 'input' for placement in placements):
         names += find_backbone(type(backbone)).blocks_of(backbone)
-    return list(dict.fromkeys(names))
+    return names
+
+
+def _blocks_to_recompute(backbone: nn.Module) -> list[str]:
+    host = find_backbone(type(backbone))
+    if 'after_ffn' not in host.places:
+        raise ValueError(
+            f'recompute_ffn works in transformer blocks, and {type(backbone).__name__} has none; set with_cp=True in '
+            'the backbone instead.'
+        )
+    _check_blocks(backbone)
+    return host.blocks_of(backbone)
 
 
 def _check_fit(cls: type[nn.Module], name: str, site: str, sizes: dict) -> None:

@@ -1,5 +1,8 @@
 """A pre-norm transformer block with its stream and branch sites named."""
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -11,10 +14,13 @@ class PreNormBlock(Host):
     """The stock forward ``x + attn(norm1(x))``, ``x + ffn(norm2(x))``, bit for bit where no adapter sits.
 
     Checkpointing does not ask whether the input needs a gradient, as stock blocks do: behind a frozen stem it does
-    not, while the adapters do.
+    not, while the adapters do. ``recompute_ffn`` does it for the norm and the layers of the feed-forward alone; where
+    the whole block is checkpointed it has no effect.
     """
 
+    state = ('recompute_ffn',)
     with_cp = False
+    recompute_ffn = False
 
     @staticmethod
     def sizes(module: nn.Module, site: str) -> dict[str, int]:
@@ -44,14 +50,27 @@ class PreNormBlock(Host):
         branch = self.at('attn_branch', branch, branch, hw_shape)
         x = self.at('beside_attn', branch, x, hw_shape) + x
         x = self.at('after_attn', x, x, hw_shape)
-        y = self.norm2(x)
-        y = self.at('ffn_input', y, y, hw_shape)
-        out = self.at('beside_ffn', self.feed_forward(y, x, hw_shape), x, hw_shape)
+        out = self.at('beside_ffn', self.feed_forward(x, hw_shape), x, hw_shape)
         return self.at('after_ffn', out, out, hw_shape)
 
-    def feed_forward(self, y: Tensor, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
-        """``x`` plus the feed-forward of ``y``; the site ``ffn_branch`` lies before the drop path."""
-        if 'ffn_branch' not in self.adapters:
-            return self.ffn(y, identity=x)
-        branch = self.ffn.gamma2(self.ffn.layers(y)) if hasattr(self.ffn, 'layers') else self.ffn(y, identity=0)
-        return x + self.ffn.dropout_layer(self.at('ffn_branch', branch, branch, hw_shape))
+    def feed_forward(self, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+        """``x`` plus the feed-forward of its norm; the site ``ffn_branch`` lies before the drop path."""
+        layers, scale, drop = self.ffn_parts()
+
+        def branch_of(x: Tensor) -> Tensor:
+            y = self.norm2(x)
+            return layers(self.at('ffn_input', y, y, hw_shape))
+
+        if self.recompute_ffn and not self.with_cp and is_grad_enabled():
+            # What comes after the layers is left out: recomputing then ends ahead of the last of them.
+            branch = checkpoint(branch_of, x, use_reentrant=False)
+        else:
+            branch = branch_of(x)
+        branch = scale(branch)
+        return x + drop(self.at('ffn_branch', branch, branch, hw_shape))
+
+    def ffn_parts(self) -> tuple[Callable, Callable, Callable]:
+        """The layers of the feed-forward, its layer scale, and its drop path."""
+        if hasattr(self.ffn, 'layers'):
+            return self.ffn.layers, self.ffn.gamma2, self.ffn.dropout_layer
+        return partial(self.ffn, identity=0), nn.Identity(), self.ffn.dropout_layer

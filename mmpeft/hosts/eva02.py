@@ -1,6 +1,8 @@
 """EVA-02 of mmpretrain: a ViT whose attention rotates queries and keys by their place in the grid."""
 
-from torch import Tensor
+from collections.abc import Callable
+
+from torch import Tensor, nn
 
 from mmpeft.hosts.vit import BLOCK, MMPretrainBlock, ViTBackbone
 
@@ -14,9 +16,8 @@ class EVA02Block(MMPretrainBlock):
     def attention(self, y: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
         return self.drop_path(self.attn(y, hw_shape))
 
-    def feed_forward(self, y: Tensor, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
-        branch = self.mlp(y)
-        return x + self.drop_path(self.at('ffn_branch', branch, branch, hw_shape))
+    def ffn_parts(self) -> tuple[Callable, Callable, Callable]:
+        return self.mlp, nn.Identity(), self.drop_path
 
 
 class EVA02Backbone(ViTBackbone):

@@ -45,7 +45,7 @@ class GridSource(Host):
 class ViTBlock(PreNormBlock):
     """A block that reads the grid, and lets prompts in and out, outside its own checkpoint."""
 
-    state = ('grid',)
+    state = (*PreNormBlock.state, 'grid')
 
     def forward(self, x: Tensor) -> Tensor:
         hw_shape, extra, prompts = self.grid.hw_shape, self.grid.extra_tokens, self.grid.prompts

@@ -19,6 +19,8 @@ LENDERS = {
     'SwinTransformer': {'mmrotate': 'mmdet'},
     'VisionTransformer': {'mmdet': 'mmpretrain', 'mmrotate': 'mmpretrain'},
 }
+# What the wrapper can be told beside the method.
+FLAGS = ('allow_random_base', 'eval_frozen', 'recompute_ffn')
 # The builders that say the method and the backbone in one name.
 NAMED = {f'{method}{stock}': (method, stock) for method, stock in product(('Mona', 'SSF', 'CVPT'), LENDERS)}
 
@@ -28,9 +30,10 @@ def adapt_backbone(
     method: Mapping | Sequence[Mapping],
     allow_random_base: bool = False,
     eval_frozen: bool = False,
+    recompute_ffn: bool = False,
 ) -> None:
     """Inject ``method`` into a backbone that mm has just built, freeze it, and ask for its base weights."""
-    inject(backbone, method)
+    inject(backbone, method, recompute_ffn)
     backbone.expect_base()
     backbone.find_base = find_base
     backbone.allow_random_base = allow_random_base
@@ -44,6 +47,7 @@ def build_adapted_backbone(
     method: Mapping | Sequence[Mapping],
     allow_random_base: bool = False,
     eval_frozen: bool = False,
+    recompute_ffn: bool = False,
     init_cfg: dict | None = None,
     pretrained: str | None = None,
 ) -> nn.Module:
@@ -55,6 +59,7 @@ def build_adapted_backbone(
         allow_random_base: Train even if the base was never given weights.
         eval_frozen: Keep what is frozen in eval mode during training: dropout and drop path are off in every block
             in which no base parameter trains. Adapters train as ever.
+        recompute_ffn: As for ``mmpeft.inject``.
         init_cfg: Goes to the backbone, over an ``init_cfg`` of its own.
         pretrained: Goes to the backbone, as mmseg's segmentors set it.
 
@@ -68,17 +73,17 @@ def build_adapted_backbone(
     backbone.update({key: ConfigDict(init_cfg) for key in ('init_cfg',) if init_cfg is not None})
     backbone.update({key: pretrained for key in ('pretrained',) if pretrained is not None})
     built = MMENGINE_MODELS.build(backbone)
-    adapt_backbone(built, method, allow_random_base, eval_frozen)
+    adapt_backbone(built, method, allow_random_base, eval_frozen, recompute_ffn)
     return built
 
 
-def wrap_backbone(
-    model: ConfigDict,
-    method: Mapping | Sequence[Mapping],
-    allow_random_base: bool = False,
-    eval_frozen: bool = False,
-) -> None:
+def wrap_backbone(model: ConfigDict, method: Mapping | Sequence[Mapping], **flags: bool) -> None:
     """Turn the backbone of a model config into an ``mmpeft.AdaptedBackbone`` around it, in place.
+
+    Args:
+        model: Config of a model.
+        method: What to inject.
+        flags: Of ``FLAGS``, for the wrapper.
 
     Raises:
         ValueError: The model has no backbone, or it is wrapped already.
@@ -88,7 +93,6 @@ def wrap_backbone(
     if str(model.backbone.get('type')).startswith('mmpeft.'):
         raise ValueError(f'The backbone is {model.backbone.type} already; remove the adapter hook or the wrapper.')
     wrapped = dict(type='mmpeft.AdaptedBackbone', method=method, backbone=model.pop('backbone'))
-    flags = dict(allow_random_base=allow_random_base, eval_frozen=eval_frozen)
     model.backbone = ConfigDict(wrapped, **{key: True for key, value in flags.items() if value})
 
 
@@ -110,7 +114,7 @@ def wrapper_form(name: str, config: Mapping) -> dict:
             "mmengine.registry.init_default_scope('mmdet') first, or use mmpeft.AdaptedBackbone with a scoped type."
         )
     options = {key: config[key] for key in options_of(method) if key in config}
-    outer = {key: config[key] for key in ('allow_random_base', 'eval_frozen') if key in config}
+    outer = {key: config[key] for key in FLAGS if key in config}
     inner = {key: value for key, value in config.items() if key not in (*options, *outer)}
     owner = LENDERS[stock].get(scope.scope_name, scope.scope_name)
     return dict(method=dict(type=method, **options), backbone=dict(inner, type=f'{owner}.{stock}'), **outer)

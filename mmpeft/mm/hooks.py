@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmpeft.freeze import adapted_backbones, count_parameters, is_adapter
-from mmpeft.mm.backbone import adapt_backbone, wrap_backbone
+from mmpeft.mm.backbone import FLAGS, adapt_backbone, wrap_backbone
 from mmpeft.mm.loading import adapter_file_in
 from mmpeft.mm.strategies import check_strategy, is_sharded, whole_model
 from mmpeft.registry import HOOKS
@@ -138,6 +138,7 @@ class AdapterHook(AdapterReportHook):
         method: What to inject, as for ``mmpeft.inject``.
         allow_random_base: Train even if the base was never given weights.
         eval_frozen: Keep what is frozen in eval mode during training, as for ``mmpeft.AdaptedBackbone``.
+        recompute_ffn: As for ``mmpeft.inject``.
 
     Raises:
         RuntimeError: The Runner is a FlexibleRunner, has no config, or was handed an optimizer that is built.
@@ -146,10 +147,14 @@ class AdapterHook(AdapterReportHook):
     priority = 'HIGHEST'
 
     def __init__(
-        self, method: Mapping | Sequence[Mapping], allow_random_base: bool = False, eval_frozen: bool = False
+        self,
+        method: Mapping | Sequence[Mapping],
+        allow_random_base: bool = False,
+        eval_frozen: bool = False,
+        recompute_ffn: bool = False,
     ) -> None:
         self.method = method
-        self.flags = dict(allow_random_base=allow_random_base, eval_frozen=eval_frozen)
+        self.flags = dict(allow_random_base=allow_random_base, eval_frozen=eval_frozen, recompute_ffn=recompute_ffn)
 
     def rewrite(self, cfg: Config) -> None:
         """Give ``cfg`` the wrapper form: an adapted backbone, and the hooks that this one stands for in its place."""
@@ -197,9 +202,9 @@ class AdapterHook(AdapterReportHook):
 class _MethodHook(AdapterHook):
     """An ``AdapterHook`` for the method of its name, whose options are arguments of the hook itself."""
 
-    def __init__(self, allow_random_base: bool = False, eval_frozen: bool = False, **options) -> None:
-        method = dict(type=type(self).__name__.removesuffix('Hook'), **options)
-        super().__init__(method, allow_random_base, eval_frozen)
+    def __init__(self, **options) -> None:
+        flags = {key: options.pop(key) for key in FLAGS if key in options}
+        super().__init__(dict(type=type(self).__name__.removesuffix('Hook'), **options), **flags)
 
 
 @HOOKS.register_module()
