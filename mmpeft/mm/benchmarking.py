@@ -146,7 +146,7 @@ def variants(stock: nn.Module, methods: dict[str, dict]) -> Iterator[Variant]:
     limit.patch_embed.register_forward_hook(lambda _, args, out: (out[0].requires_grad_(), *out[1:]))
     yield Variant('frozen', limit, infers=False)
     for name, config in methods.items():
-        plain, ours = _adapted(stock, config), _adapted(stock, config)
+        plain, ours = adapted(stock, config), adapted(stock, config)
         has_plain = use_plain_forms(plain)
         if has_plain:
             yield Variant(f'{name}, plain', plain)
@@ -161,8 +161,8 @@ def _twin(stock: nn.Module) -> nn.Module:
     return copy.deepcopy(stock, {id(parameter): parameter for parameter in stock.parameters()})
 
 
-def _adapted(stock: nn.Module, config: dict) -> nn.Module:
-    """A copy with a method; it owns what trains and shares the rest."""
+def adapted(stock: nn.Module, config: dict) -> nn.Module:
+    """A copy of a frozen ``stock`` backbone with a method; it owns what trains and shares the rest."""
     twin = _twin(stock)
     inject(twin, config)
     freeze(twin)

@@ -60,16 +60,16 @@ def similarity(paths: Sequence[str], images: int = 8, out: Path | None = None) -
             cannot be compared; or the folder holds files already.
     """
     check_free(out)
-    sources = [_source(path) for path in paths]
-    cfgs = [_config(config) for config, _ in sources]
+    sources = [model_source(path) for path in paths]
+    cfgs = [model_config(config) for config, _ in sources]
     _check_colours(cfgs)
     check_data(cfgs[0], 'test')
     names = [Path(path).name if Path(path).is_dir() else Path(path.partition('=')[0]).stem for path in paths]
-    backbones = {BASE: _pretrained(cfgs[0], sources[0][0])}
+    backbones = {BASE: pretrained_backbone(cfgs[0], sources[0][0])}
     for name, path, cfg, (_, checkpoint) in zip(names, paths, cfgs, sources, strict=True):
         init_default_scope(cfg.default_scope)
         backbones[name if names.count(name) == 1 else path] = load_trained(cfg, checkpoint)[0].backbone
-    found = compare(backbones, _inputs(cfgs[0], images))
+    found = compare(backbones, some_images(cfgs[0], images))
     heads, *lines = _lines(found)
     rule = ['---', *['---:'] * len(found.values)]
     text = '\n'.join(f'| {" | ".join(line)} |' for line in (heads, rule, *lines))
@@ -144,8 +144,8 @@ def _features(backbone: nn.Module, images: Tensor) -> list[Tensor]:
     return [out.flatten(2).mT if out.dim() == 4 else out for out in found]
 
 
-def _source(path: str) -> tuple[str, str]:
-    """The config and the checkpoint that a path stands for."""
+def model_source(path: str) -> tuple[str, str]:
+    """The config and the checkpoint that a path stands for: a work dir, or ``CONFIG=CHECKPOINT``."""
     if Path(path).is_dir():
         file = Path(path, 'adapters_last.safetensors')
         checkpoint = find_resumable(path) or (str(file) if file.exists() else None)
@@ -158,7 +158,8 @@ def _source(path: str) -> tuple[str, str]:
     return config, checkpoint
 
 
-def _config(path: str) -> Config:
+def model_config(path: str) -> Config:
+    """The config with its library imported and the methods of its hooks in its model."""
     cfg = read_config(path)
     register_library(cfg.get('default_scope'))
     inject_at_build(cfg)
@@ -173,15 +174,15 @@ def _check_colours(cfgs: Sequence[Config]) -> None:
         )
 
 
-def _pretrained(cfg: Config, path: str) -> nn.Module:
-    """The backbone that a training with ``cfg`` starts from."""
+def pretrained_backbone(cfg: Config, path: str, method: dict = FROZEN) -> nn.Module:
+    """The backbone that a training with ``cfg``, read from ``path``, starts from, with another method in it."""
     cfg = copy.deepcopy(cfg)
     init_default_scope(cfg.default_scope)
     if str(cfg.model.backbone.type).startswith('mmpeft.'):
         use_wrapper_form(cfg, path)
     else:
-        wrap_backbone(cfg.model, FROZEN)
-    cfg.model.backbone.method = FROZEN
+        wrap_backbone(cfg.model, method)
+    cfg.model.backbone.method = method
     with checkpoints_as_data(cfg):
         backbone = MODELS.build(cfg.model).backbone
         backbone.init_weights()
@@ -189,13 +190,13 @@ def _pretrained(cfg: Config, path: str) -> nn.Module:
             load_base(backbone, cfg.load_from)
     if backbone.missing:
         raise UserError(
-            f'{path} names no pretrained weights for {listed(sorted(backbone.missing))}, with which the trained ones '
-            'are compared. Give them by init_cfg of the backbone.'
+            f'{path} names no pretrained weights for {listed(sorted(backbone.missing))}. Give them by init_cfg of the '
+            'backbone.'
         )
     return backbone
 
 
-def _inputs(cfg: Config, images: int) -> Iterator[Tensor]:
+def some_images(cfg: Config, images: int) -> Iterator[Tensor]:
     """Some of the test images of ``cfg``, each as its model gets it."""
     init_default_scope(cfg.default_scope)
     dataset, preprocess = DATASETS.build(cfg.test_dataloader.dataset), MODELS.build(cfg.model.data_preprocessor)
