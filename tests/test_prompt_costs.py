@@ -1,16 +1,14 @@
 """What prompts cost by their number, and what attention they get."""
 
-import copy
 import csv
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmseg.models import VisionTransformer
-from shrunk import config, shrink
-from test_similarity import ready
-from test_tta import write_ade20k
+from test_similarity import ready, segmentor
 from tiny import mmpretrain_vit, mmseg_vit, swin
 from tiny_data import tool
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -30,15 +28,6 @@ def vpt(backbone, **options):
     mmpeft.inject(backbone, dict(type='VPT', num_prompts=3, **options))
     mmpeft.freeze(backbone)
     return backbone
-
-
-def segmentor(folder):
-    cfg = copy.deepcopy(config('vpt_vit_ade20k'))
-    shrink(cfg)
-    write_ade20k(folder / 'data')
-    cfg.test_dataloader.dataset.data_root = str(folder / 'data')
-    cfg.test_dataloader.dataset.pipeline[1].scale = (96, 64)
-    return cfg
 
 
 def by_case(rows):
@@ -104,7 +93,7 @@ def test_what_has_no_prompts_and_no_image_is_refused():
 
 def test_the_tool_writes_tables_and_a_picture(tmp_path, capsys):
     torch.manual_seed(0)
-    trained, out = ready(segmentor, tmp_path / 'run'), tmp_path / 'out'
+    trained, out = ready(partial(segmentor, name='vpt_vit_ade20k'), tmp_path / 'run'), tmp_path / 'out'
     stock = str(tmp_path / 'stock.py')
     Config(dict(default_scope='mmseg', model=dict(backbone=dict(ONE_BLOCK, type='VisionTransformer')))).dump(stock)
     options = ['--prompts', '1', '4', '--size', '32', '32', '--batch', '2', '--images', '1']

@@ -65,8 +65,8 @@ def detector(folder):
     return cfg
 
 
-def segmentor(folder):
-    cfg = copy.deepcopy(config('cvpt_vit_ade20k'))
+def segmentor(folder, name='cvpt_vit_ade20k'):
+    cfg = copy.deepcopy(config(name))
     shrink(cfg)
     write_ade20k(folder / 'data')
     cfg.test_dataloader.dataset.data_root = str(folder / 'data')
