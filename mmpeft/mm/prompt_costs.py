@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.utils import track_iter_progress
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -88,6 +89,7 @@ def prompt_costs(
         UserError: An argument cannot be used, or the folder holds files already.
     """
     check_free(out)
+    MMLogger.get_instance('prompts', log_level='WARNING')  # of how each layer was initialised nothing is told
     stock = build(backbone, size).requires_grad_(False)
     stock.out_indices = stock.out_indices[-1:]
     if base:
