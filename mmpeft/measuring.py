@@ -133,7 +133,9 @@ class _Runner:
         start = self.now()
         outputs = self.outputs()
         middle = self.now()
-        torch.autograd.backward(outputs, self.seeds)
+        # Early outputs have no gradient where only late blocks train.
+        pairs = [pair for pair in zip(outputs, self.seeds, strict=True) if pair[0].requires_grad]
+        torch.autograd.backward(*zip(*pairs, strict=True))
         return middle - start, self.now() - start
 
     @torch.no_grad()
