@@ -11,7 +11,7 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 # Classes whose files need mmrotate, which users of the other classes may lack.
-_ROTATED = {'STARDataset': 'mmpeft.mm.star'}
+_ROTATED = {'STARDataset': 'mmpeft.mm.rotated.star'}
 
 
 class _DatasetRegistry(Registry):
@@ -29,11 +29,11 @@ def _child(parent: Registry, *locations: str) -> Registry:
 
 
 MODELS = _child(MMENGINE_MODELS, 'mmpeft.mm.backbone')
-_HOOK_FILES = ('hooks', 'adapter_hook', 'checkpoint_hook', 'ingredient_hook', 'resume_hook')
+_HOOK_FILES = ('hooks', 'saving.adapter_hook', 'saving.checkpoint_hook', 'saving.resume_hook', 'soups.ingredient_hook')
 HOOKS = _child(MMENGINE_HOOKS, *(f'mmpeft.mm.{name}' for name in _HOOK_FILES))
 DATASETS = _DatasetRegistry(
     MMENGINE_DATASETS.name, parent=MMENGINE_DATASETS, scope='mmpeft', locations=['mmpeft.mm.datasets']
 )
-METRICS = _child(MMENGINE_METRICS, 'mmpeft.mm.merged_dota')
+METRICS = _child(MMENGINE_METRICS, 'mmpeft.mm.rotated.merged_dota')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'mmpeft.mm.optim')
-TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'mmpeft.mm.corruptions')
+TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'mmpeft.mm.soups.corruptions')

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from mmrotate.structures.bbox import rbox2qbox
 
-from mmpeft.mm.merged_dota import MergedDOTAMetric
-from mmpeft.mm.patches import Detections, Truth
+from mmpeft.mm.rotated.merged_dota import MergedDOTAMetric
+from mmpeft.mm.rotated.patches import Detections, Truth
 
 CLASSES = ('plane', 'ship', 'harbor')
 WINDOW, STEP, SIDE = 256, 192, 640  # patches overlap by 64 px

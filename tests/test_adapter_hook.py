@@ -18,8 +18,8 @@ from tiny import (
 
 import mmpeft
 from mmpeft.checkpoint import read_adapters, tensors_to_save
-from mmpeft.mm.checkpoints import read_checkpoint
-from mmpeft.mm.loading import load_from_safetensors
+from mmpeft.mm.weights.checkpoints import read_checkpoint
+from mmpeft.mm.weights.loading import load_from_safetensors
 
 HOOK = dict(type='mmpeft.AdapterCheckpointHook')
 

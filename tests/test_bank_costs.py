@@ -1,7 +1,7 @@
 import pytest
 
 from mmpeft.costs import PROCESS
-from mmpeft.mm.bank_costs import bank_costs, measure_bank, measure_separate, write_bank
+from mmpeft.mm.reports.bank_costs import bank_costs, measure_bank, measure_separate, write_bank
 
 DEMO = 'configs/demo/mona_swin-micro_digits.py'
 pytestmark = pytest.mark.skipif(not PROCESS.exists(), reason='not Linux')

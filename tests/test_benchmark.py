@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmpeft.costs import peak_bytes
 from mmpeft.measuring import Setting, measure
 from mmpeft.methods import SSF
-from mmpeft.mm.benchmarking import build, read_method, variants
 from mmpeft.mm.checks import UserError
+from mmpeft.mm.reports.benchmarking import build, read_method, variants
 from mmpeft.plain import PLAIN
 
 MICRO = 'configs/demo/mona_swin-micro_digits.py'
@@ -45,6 +45,12 @@ def test_a_ratio_is_the_median_of_those_of_the_rounds(monkeypatch):
     # On a clock that counts its readings a forward pass takes 1 and a step 2.
     assert {(row.forward, row.step, row.step_of_full) for row in rows if row.forward} == {(1000, 2000, 1)}
     assert [row.name for row in rows if row.step_of_plain] == ['SSF']
+
+
+def test_a_method_in_late_blocks_alone_is_measured():
+    models = list(of(swin(), "SSF:blocks='stages.3'").values())
+    rows = measure(models, Setting(size=(32, 32), batch=1, repeats=1))
+    assert 0 < rows[-2].saved < rows[1].saved
 
 
 def test_models_share_one_base_and_train_nothing_of_it():

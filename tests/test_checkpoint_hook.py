@@ -9,7 +9,7 @@ from mmengine.hooks import CheckpointHook as StockCheckpointHook
 from resumed import Killed, config, final, resumed, run
 from tiny import same
 
-from mmpeft.mm.checkpoint_hook import CheckpointHook, WholeFiles
+from mmpeft.mm.saving.checkpoint_hook import CheckpointHook, WholeFiles
 
 
 def saving(**options) -> dict:

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
-from mmpeft.mm.checkpoints import check_resumable, checkpoints_as_data, read_checkpoint
 from mmpeft.mm.checks import UserError
+from mmpeft.mm.weights.checkpoints import check_resumable, checkpoints_as_data, read_checkpoint
 
 WEIGHTS = dict(state_dict=OrderedDict(weight=torch.ones(2)))
 

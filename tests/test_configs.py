@@ -281,7 +281,7 @@ def test_rotated_detectors_have_the_classes_of_their_data(name):
 
 
 def test_the_round_classes_of_star_are_tanks_and_roundabouts():
-    from mmpeft.mm.star import CLASSES
+    from mmpeft.mm.rotated.star import CLASSES
 
     (head,) = rotated('mona_swin_star_h2rbox-v2').heads
     assert [CLASSES[index] for index in head.rotation_agnostic_classes] == ['tank', 'roundabout']

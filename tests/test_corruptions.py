@@ -3,7 +3,7 @@ import pytest
 from mmengine.registry import TRANSFORMS
 
 from mmpeft.mm.checks import UserError, read_config
-from mmpeft.mm.corruptions import CORRUPTIONS, corrupt_validation
+from mmpeft.mm.soups.corruptions import CORRUPTIONS, corrupt_validation
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (40, 50, 3)).astype(np.uint8)
 

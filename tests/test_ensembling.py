@@ -7,7 +7,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.ensembling import averaged_predictions, fuse, weighted_boxes_fusion
+from mmpeft.mm.soups.ensembling import averaged_predictions, fuse, weighted_boxes_fusion
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 12], [50, 50, 60, 60], [0, 0, 10, 10]])
 SCORES = torch.tensor([0.8, 0.4, 0.6, 0.9])

@@ -16,8 +16,8 @@ from tiny import MONA, weights
 import mmpeft
 from mmpeft.adapter_file import KEY, checksum
 from mmpeft.checkpoint import read_adapters
-from mmpeft.mm.checkpoints import read_checkpoint
 from mmpeft.mm.checks import UserError
+from mmpeft.mm.weights.checkpoints import read_checkpoint
 
 METHOD = dict(MONA, blocks=r'stages\.0')
 QUICK, MANY = 1000, 5000

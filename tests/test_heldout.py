@@ -8,9 +8,9 @@ from mmengine.registry import DATASETS
 from tiny_data import MAIN, main_options, write_data
 
 from mmpeft.checkpoint import read_adapters
-from mmpeft.mm.checkpoints import read_checkpoint
 from mmpeft.mm.checks import UserError, read_config, register_library
-from mmpeft.mm.heldout import check_no_leak, heldout_hash, hold_out, image_names
+from mmpeft.mm.soups.heldout import check_no_leak, heldout_hash, hold_out, image_names
+from mmpeft.mm.weights.checkpoints import read_checkpoint
 
 
 def held(config, **options):

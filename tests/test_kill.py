@@ -20,7 +20,7 @@ from mmengine.hooks import Hook
 from yapf.yapflib import yapf_api
 
 import resumed
-from mmpeft.mm.resume import find_resumable
+from mmpeft.mm.saving.resume import find_resumable
 
 class Begin(Hook):
     def before_train(self, runner):

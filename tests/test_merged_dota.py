@@ -7,8 +7,8 @@ import torch
 import torch.multiprocessing as mp
 from rotated import CLASSES, boxes, cut, map_of_mmrotate, random_images, sample, scene, score, write_labels
 
-from mmpeft.mm.merged_dota import MergedDOTAMetric
-from mmpeft.mm.patches import Detections, Truth, patch_of
+from mmpeft.mm.rotated.merged_dota import MergedDOTAMetric
+from mmpeft.mm.rotated.patches import Detections, Truth, patch_of
 
 NONE = Detections(torch.zeros(0, 5), torch.zeros(0), torch.zeros(0, dtype=torch.long))
 EMPTY = Truth(torch.zeros(0, 5), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool))

@@ -16,10 +16,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import mmpeft
 from mmpeft.costs import flops, peak_of_tensors
 from mmpeft.hosts.vit import Grid
-from mmpeft.mm.benchmarking import adapted
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.prompt_attention import _Watch, pretrained_shares, prompt_share
-from mmpeft.mm.prompt_costs import Classifier, costs
+from mmpeft.mm.reports.benchmarking import adapted
+from mmpeft.mm.reports.prompt_attention import _Watch, pretrained_shares, prompt_share
+from mmpeft.mm.reports.prompt_costs import Classifier, costs
 
 ONE_BLOCK = dict(img_size=32, patch_size=8, embed_dims=16, num_layers=1, num_heads=2, out_indices=(0,))
 

@@ -10,11 +10,11 @@ from resumed import config, run
 from tiny import pretrained, runner_config, trained, wrapped
 from tiny_data import MAIN, main_options, write_data
 
-from mmpeft.mm import resume
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.config import use_exact_resume
-from mmpeft.mm.resume import check_same_methods, find_resumable
 from mmpeft.mm.run import train
+from mmpeft.mm.saving import resume
+from mmpeft.mm.saving.resume import check_same_methods, find_resumable
 
 OURS = dict(type='mmpeft.ExactResumeHook')
 

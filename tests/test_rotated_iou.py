@@ -4,7 +4,7 @@ from mmcv.ops import box_iou_rotated, nms_rotated
 from mmrotate.structures.bbox import qbox2rbox, rbox2qbox
 from rotated import boxes
 
-from mmpeft.mm.rotated_iou import overlapping, rotated_nms
+from mmpeft.mm.rotated.rotated_iou import overlapping, rotated_nms
 
 
 def crowd(count: int, seed: int) -> torch.Tensor:

@@ -10,8 +10,8 @@ from tiny_data import tool
 
 from mmpeft.adapter_file import write_file
 from mmpeft.checkpoint import read_adapters
-from mmpeft.mm.heldout import heldout_hash
-from mmpeft.mm.scoring import Scorer
+from mmpeft.mm.soups.heldout import heldout_hash
+from mmpeft.mm.soups.scoring import Scorer
 from mmpeft.soups import uniform_soup
 
 LIST = heldout_hash(HELD)

@@ -12,7 +12,7 @@ from tiny import same, weights
 
 import mmpeft
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.sources import fetch
+from mmpeft.mm.weights.sources import fetch
 
 REVISION = 'a' * 40
 

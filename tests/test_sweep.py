@@ -10,9 +10,9 @@ from tiny import same
 from tiny_data import tool
 
 from mmpeft.checkpoint import read_adapters
-from mmpeft.mm.checkpoints import read_checkpoint
-from mmpeft.mm.heldout import heldout_hash
-from mmpeft.mm.start_file import write_start
+from mmpeft.mm.soups.heldout import heldout_hash
+from mmpeft.mm.soups.start_file import write_start
+from mmpeft.mm.weights.checkpoints import read_checkpoint
 
 AUGMENT = """
 flip, colours = dict(type='RandomFlip', prob=0.5), dict(type='PhotoMetricDistortion')

@@ -11,9 +11,9 @@ from mmengine.runner import checkpoint as stock
 from tiny_data import MAIN, ROTATED, SEGMENTOR, main_options, tool, write_data
 
 from mmpeft.mm import run
-from mmpeft.mm.checkpoints import read_checkpoint
 from mmpeft.mm.checks import UserError, check_data, read_config
 from mmpeft.mm.cli import explain, one_line_errors
+from mmpeft.mm.weights.checkpoints import read_checkpoint
 
 
 def words(options: dict) -> list[str]:

@@ -18,10 +18,10 @@ from test_stock_tools import stock
 from tiny import same, weights
 
 import mmpeft
-from mmpeft.mm.checkpoints import read_checkpoint
 from mmpeft.mm.hooks import bare_model
 from mmpeft.mm.run import test as evaluate
 from mmpeft.mm.run import train
+from mmpeft.mm.weights.checkpoints import read_checkpoint
 
 FAMILIES = {
     'branches': ('mona', 'adapter', 'adaptformer'),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmpeft.mm.cli import one_line_errors
-from mmpeft.mm.prompt_costs import COUNTS, prompt_costs
+from mmpeft.mm.reports.prompt_costs import COUNTS, prompt_costs
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmpeft.mm.cli import one_line_errors
-from mmpeft.mm.reporting import report
-from mmpeft.mm.similarity import similarity
+from mmpeft.mm.reports.reporting import report
+from mmpeft.mm.reports.similarity import similarity
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

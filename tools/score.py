@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmpeft.mm.cli import Options, one_line_errors
-from mmpeft.mm.comparing import SPLITS, compare
+from mmpeft.mm.soups.comparing import SPLITS, compare
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mmpeft.mm.cli import Options as KeyValues
 from mmpeft.mm.cli import one_line_errors
-from mmpeft.mm.souping import RECIPES, Options, make_soup
+from mmpeft.mm.soups.souping import RECIPES, Options, make_soup
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmpeft.mm.cli import Options, one_line_errors
-from mmpeft.mm.sweeping import LAUNCHERS, sweep
+from mmpeft.mm.soups.sweeping import LAUNCHERS, sweep
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -11,7 +11,7 @@ from torch import nn
 
 from mmpeft.freeze import freeze
 from mmpeft.inject import inject, options_of
-from mmpeft.mm.base import find_base
+from mmpeft.mm.weights.base import find_base
 from mmpeft.registry import MODELS
 
 # Whose backbone a scope uses where it has none of its own.

@@ -18,9 +18,9 @@ from mmpeft.freeze import adapted_backbones, is_adapter
 from mmpeft.hosts import Backbone
 from mmpeft.inject import full_options
 from mmpeft.layouts import CLASSIFIER_NORM, FRESH_SSF, HEAD, HEADS, SHARED, Layout, Move, find_layout
-from mmpeft.mm.checkpoints import download, read_checkpoint
 from mmpeft.mm.checks import UserError, read_config, register_library
 from mmpeft.mm.config import inject_at_build
+from mmpeft.mm.weights.checkpoints import download, read_checkpoint
 from mmpeft.report import listed
 
 WRAPPERS = ('state_dict', 'model')

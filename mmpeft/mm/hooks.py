@@ -13,8 +13,8 @@ from torch import nn
 
 from mmpeft.freeze import adapted_backbones, count_parameters, is_adapter
 from mmpeft.mm.backbone import FLAGS, adapt_backbone, wrap_backbone
-from mmpeft.mm.loading import adapter_file_in
-from mmpeft.mm.strategies import check_strategy, is_sharded, whole_model
+from mmpeft.mm.saving.strategies import check_strategy, is_sharded, whole_model
+from mmpeft.mm.weights.loading import adapter_file_in
 from mmpeft.registry import HOOKS
 from mmpeft.report import report
 

@@ -9,9 +9,9 @@ from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from mmpeft.mm.checkpoints import check_file, checkpoints_as_data
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.loading import adapter_file_in
+from mmpeft.mm.weights.checkpoints import check_file, checkpoints_as_data
+from mmpeft.mm.weights.loading import adapter_file_in
 from mmpeft.report import listed
 
 

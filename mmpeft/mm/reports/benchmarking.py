@@ -17,7 +17,7 @@ from mmpeft.measuring import Setting, Variant, measure
 from mmpeft.merge import merge
 from mmpeft.mm.backbone import NAMED, wrapper_form
 from mmpeft.mm.checks import UserError, check_free, read_config, register_library
-from mmpeft.mm.reporting import markdown, write_csv
+from mmpeft.mm.reports.reporting import markdown, write_csv
 from mmpeft.plain import use_plain_forms
 
 
@@ -77,7 +77,7 @@ def benchmark(backbone: str, methods: Sequence[str], setting: Setting, out: Path
     text = markdown(rows, HEADS)
     if out is not None:
         # Here, so that a table needs no matplotlib.
-        from mmpeft.mm.report_plots import draw_ratios
+        from mmpeft.mm.reports.report_plots import draw_ratios
 
         out.mkdir(parents=True, exist_ok=True)
         write_csv(rows, out / 'benchmark.csv')

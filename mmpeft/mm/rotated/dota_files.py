@@ -9,7 +9,7 @@ from mmrotate.structures.bbox import qbox2rbox, rbox2qbox
 
 from mmpeft.data.quads import read_quads
 from mmpeft.files import write_atomically
-from mmpeft.mm.patches import Detections, Truth
+from mmpeft.mm.rotated.patches import Detections, Truth
 
 
 def read_labels(path: Path, classes: Sequence[str], diff_thr: int) -> Truth:

@@ -8,7 +8,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmpeft.adapter_file import KEY, AdapterInfo, parse, read_safetensors
 from mmpeft.checkpoint import AdapterFile
-from mmpeft.mm.sources import fetch
+from mmpeft.mm.weights.sources import fetch
 
 
 @CheckpointLoader.register_scheme(prefixes=r'(?!https?://).*\.safetensors$')
@@ -36,7 +36,7 @@ def load_from_safetensors(filename: str, map_location: str | None = None) -> dic
 
 @CheckpointLoader.register_scheme(prefixes=['hf://', r'https?://[^#]+\.safetensors'])
 def load_from_source(filename: str, map_location: str | None = None) -> dict[str, Any]:
-    """Fetch a shared safetensors file, as ``mmpeft.mm.sources.fetch`` does, and read it.
+    """Fetch a shared safetensors file, as ``mmpeft.mm.weights.sources.fetch`` does, and read it.
 
     Raises:
         UserError: The file cannot be fetched.

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.hooks import bare_model
-from mmpeft.mm.resume import check_same_adapters, check_same_methods
-from mmpeft.mm.strategies import is_sharded
+from mmpeft.mm.saving.resume import check_same_adapters, check_same_methods
+from mmpeft.mm.saving.strategies import is_sharded
 from mmpeft.random_state import random_state, set_random_state
 from mmpeft.registry import HOOKS
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mmpeft.mm.souping import Cooked
+from mmpeft.mm.soups.souping import Cooked
 
 
 def recipe_table(cooked: Cooked) -> str:

@@ -10,11 +10,11 @@ from mmengine.registry import init_default_scope
 
 from mmpeft.mm.checks import UserError, check_data, read_config, register_library
 from mmpeft.mm.config import inject_at_build
-from mmpeft.mm.corruptions import CORRUPTIONS, corrupt_validation
-from mmpeft.mm.heldout import hold_out, score_on_test
-from mmpeft.mm.scoring import CACHE, Scorer
-from mmpeft.mm.soup_tables import table
-from mmpeft.mm.souping import last_weights
+from mmpeft.mm.soups.corruptions import CORRUPTIONS, corrupt_validation
+from mmpeft.mm.soups.heldout import hold_out, score_on_test
+from mmpeft.mm.soups.scoring import CACHE, Scorer
+from mmpeft.mm.soups.soup_tables import table
+from mmpeft.mm.soups.souping import last_weights
 from mmpeft.soups.ingredients import open_ingredients
 
 SPLITS = dict(heldout=hold_out, test=score_on_test)

@@ -13,7 +13,7 @@ from mmpeft.adapter_file import TIMM
 from mmpeft.checkpoint import AdapterFile
 from mmpeft.fingerprint import base_names, digests
 from mmpeft.hosts import Backbone
-from mmpeft.mm.checkpoints import checkpoints_as_data
+from mmpeft.mm.weights.checkpoints import checkpoints_as_data
 
 
 def find_base(backbone: Backbone, file: AdapterFile) -> None:

@@ -17,8 +17,8 @@ from mmengine.config import Config
 from mmpeft.files import write_atomically
 from mmpeft.mm.checks import UserError, check_data, leaves, read_config, register_library
 from mmpeft.mm.config import inject_at_build
-from mmpeft.mm.heldout import ADVICE, hold_out
-from mmpeft.mm.start_file import write_start
+from mmpeft.mm.soups.heldout import ADVICE, hold_out
+from mmpeft.mm.soups.start_file import write_start
 
 LAUNCHERS = ('local', 'print', 'torchrun', 'slurm')
 PLAN = 'sweep.json'

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from mmpeft.mm.report_plots import BLUE, new_figure
-from mmpeft.mm.souping import Cooked
+from mmpeft.mm.reports.report_plots import BLUE, new_figure
+from mmpeft.mm.soups.souping import Cooked
 
 GRAY = '#8a8a8a'
 

@@ -86,7 +86,7 @@ def report(
     text = markdown(rows, HEADS)
     if out is not None:
         # Here, so that a table needs no matplotlib.
-        from mmpeft.mm.report_plots import draw_costs, draw_runs, draw_scores
+        from mmpeft.mm.reports.report_plots import draw_costs, draw_runs, draw_scores
 
         out.mkdir(parents=True, exist_ok=True)
         (out / 'report.md').write_text(f'{text}\n', encoding='utf-8')

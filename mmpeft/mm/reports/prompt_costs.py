@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmpeft.costs import flops, peak_of_tensors, without_content
-from mmpeft.mm.benchmarking import adapted, build
 from mmpeft.mm.checks import check_free
-from mmpeft.mm.prompt_attention import pretrained_shares, random_shares, trained_share
-from mmpeft.mm.reporting import markdown, write_csv
+from mmpeft.mm.reports.benchmarking import adapted, build
+from mmpeft.mm.reports.prompt_attention import pretrained_shares, random_shares, trained_share
+from mmpeft.mm.reports.reporting import markdown, write_csv
 from mmpeft.plain import use_plain_forms
 
 track = partial(track_iter_progress, file=sys.stderr)
@@ -101,7 +101,7 @@ def prompt_costs(
     text = f'{markdown(rows, HEADS)}\n\n{markdown(shares, SHARES)}'
     if out is not None:
         # Here, so that a table needs no matplotlib.
-        from mmpeft.mm.prompt_plots import draw_prompt_costs
+        from mmpeft.mm.reports.prompt_plots import draw_prompt_costs
 
         out.mkdir(parents=True, exist_ok=True)
         (out / 'prompt_costs.md').write_text(f'{text}\n', encoding='utf-8')

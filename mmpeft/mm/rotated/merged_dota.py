@@ -8,9 +8,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmrotate.evaluation.functional.mean_ap import print_map_summary
 
-from mmpeft.mm.dota_files import read_labels, write_task1
-from mmpeft.mm.patches import Detections, Truth, merge_detections, merge_truths, patch_of
-from mmpeft.mm.rotated_ap import class_results, mean_ap
+from mmpeft.mm.rotated.dota_files import read_labels, write_task1
+from mmpeft.mm.rotated.patches import Detections, Truth, merge_detections, merge_truths, patch_of
+from mmpeft.mm.rotated.rotated_ap import class_results, mean_ap
 from mmpeft.registry import METRICS
 
 

@@ -21,14 +21,14 @@ from mmpeft.checkpoint import missing_base
 from mmpeft.files import write_atomically
 from mmpeft.fingerprint import fingerprint
 from mmpeft.freeze import adapted_backbones
-from mmpeft.mm.checkpoints import checkpoints_as_data
 from mmpeft.mm.checks import UserError, leaves
-from mmpeft.mm.ensembling import averaged_predictions
-from mmpeft.mm.heldout import image_names
 from mmpeft.mm.hooks import bare_model
-from mmpeft.mm.ingredient_hook import hash_of
 from mmpeft.mm.progress import ScoringHook
-from mmpeft.mm.reporting import METRICS
+from mmpeft.mm.reports.reporting import METRICS
+from mmpeft.mm.soups.ensembling import averaged_predictions
+from mmpeft.mm.soups.heldout import image_names
+from mmpeft.mm.soups.ingredient_hook import hash_of
+from mmpeft.mm.weights.checkpoints import checkpoints_as_data
 from mmpeft.random_state import fixed_randomness
 
 CACHE = 'scores.json'  # beside what is made from the scores

@@ -6,8 +6,8 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from mmpeft.adapter_file import DamagedFileError
-from mmpeft.mm.checkpoints import download
 from mmpeft.mm.checks import UserError
+from mmpeft.mm.weights.checkpoints import download
 
 SUM = r'#sha256=(?P<sum>[0-9a-fA-F]{64})'
 HUB = re.compile(rf'hf://(?P<repo>[^/@#]+/[^/@#]+)/(?P<file>[^@#]+?)(@(?P<revision>[^#]+))?({SUM})?')

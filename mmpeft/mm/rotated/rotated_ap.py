@@ -6,8 +6,8 @@ import numpy as np
 from mmdet.evaluation.functional import average_precision
 from torch import Tensor
 
-from mmpeft.mm.patches import Detections, Truth
-from mmpeft.mm.rotated_iou import overlapping
+from mmpeft.mm.rotated.patches import Detections, Truth
+from mmpeft.mm.rotated.rotated_iou import overlapping
 
 
 def class_results(

@@ -13,8 +13,8 @@ from mmpeft.adapter_file import is_place
 from mmpeft.checkpoint import missing_base, write_adapters
 from mmpeft.files import write_atomically
 from mmpeft.freeze import adapted_backbones
-from mmpeft.mm.checkpoints import checkpoints_as_data
 from mmpeft.mm.checks import UserError
+from mmpeft.mm.weights.checkpoints import checkpoints_as_data
 
 
 def write_start(cfg: Config, folder: Path, seed: int) -> Path:

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from mmpeft.hosts import find_backbone
 from mmpeft.mm.backbone import wrap_backbone
-from mmpeft.mm.base import load_base
-from mmpeft.mm.checkpoints import checkpoints_as_data
 from mmpeft.mm.checks import UserError, check_data, check_free, read_config, register_library
 from mmpeft.mm.config import inject_at_build
 from mmpeft.mm.merging import use_wrapper_form
-from mmpeft.mm.reporting import config_of
-from mmpeft.mm.resume import find_resumable
+from mmpeft.mm.reports.reporting import config_of
+from mmpeft.mm.saving.resume import find_resumable
 from mmpeft.mm.trained import load_trained
+from mmpeft.mm.weights.base import load_base
+from mmpeft.mm.weights.checkpoints import checkpoints_as_data
 from mmpeft.report import listed
 
 BASE = 'pretrained'
@@ -75,7 +75,7 @@ def similarity(paths: Sequence[str], images: int = 8, out: Path | None = None) -
     text = '\n'.join(f'| {" | ".join(line)} |' for line in (heads, rule, *lines))
     if out is not None:
         # Here, so that a table needs no matplotlib.
-        from mmpeft.mm.similarity_plots import draw_similarities
+        from mmpeft.mm.reports.similarity_plots import draw_similarities
 
         out.mkdir(parents=True, exist_ok=True)
         (out / 'similarity.md').write_text(f'{text}\n', encoding='utf-8')

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mmpeft.mm.checks import UserError, check_data, read_config, register_library
 from mmpeft.mm.config import inject_at_build
-from mmpeft.mm.heldout import heldout_hash, heldout_training_dataset, hold_out, score_on_test
-from mmpeft.mm.resume import find_resumable
-from mmpeft.mm.scoring import CACHE, FixedBatches, Scorer, load, losses
+from mmpeft.mm.saving.resume import find_resumable
+from mmpeft.mm.soups.heldout import heldout_hash, heldout_training_dataset, hold_out, score_on_test
+from mmpeft.mm.soups.scoring import CACHE, FixedBatches, Scorer, load, losses
 from mmpeft.soups import Step, greedy_soup, learned_soup, recompute_batchnorm, uniform_soup, write_soup
 from mmpeft.soups.ingredients import open_ingredients
 
@@ -126,8 +126,8 @@ def make_soup(
     if not kitchen.scores:
         return Cooked(recipe, soup, None, [place])
     # Here, so that a soup without scores needs no matplotlib.
-    from mmpeft.mm.soup_plots import draw_recipe
-    from mmpeft.mm.soup_tables import recipe_table
+    from mmpeft.mm.soups.soup_plots import draw_recipe
+    from mmpeft.mm.soups.soup_tables import recipe_table
 
     cooked = Cooked(recipe, soup, kitchen.metric, [place, table, plot])
     table.write_text(recipe_table(cooked), encoding='utf-8')

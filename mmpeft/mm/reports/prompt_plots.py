@@ -1,4 +1,4 @@
-"""A picture of the costs and of the attention in ``mmpeft.mm.prompt_costs``."""
+"""A picture of the costs and of the attention in ``mmpeft.mm.reports.prompt_costs``."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from mmpeft.mm.prompt_attention import Share
-from mmpeft.mm.prompt_costs import LINEAR, OURS, Row
-from mmpeft.mm.report_plots import new_figure
+from mmpeft.mm.reports.prompt_attention import Share
+from mmpeft.mm.reports.prompt_costs import LINEAR, OURS, Row
+from mmpeft.mm.reports.report_plots import new_figure
 
 PANELS = {
     'training': 'training on {} images, GB',

@@ -1,10 +1,10 @@
-"""A picture of the similarities in ``mmpeft.mm.similarity``."""
+"""A picture of the similarities in ``mmpeft.mm.reports.similarity``."""
 
 import re
 from pathlib import Path
 
-from mmpeft.mm.report_plots import new_figure
-from mmpeft.mm.similarity import BASE, Similarities
+from mmpeft.mm.reports.report_plots import new_figure
+from mmpeft.mm.reports.similarity import BASE, Similarities
 
 
 def draw_similarities(found: Similarities, path: Path) -> None:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmpeft.hosts.vit import Grid, ViTBackbone
-from mmpeft.mm.benchmarking import adapted
 from mmpeft.mm.checks import UserError, check_data
-from mmpeft.mm.similarity import model_config, model_source, pretrained_backbone, some_images
+from mmpeft.mm.reports.benchmarking import adapted
+from mmpeft.mm.reports.similarity import model_config, model_source, pretrained_backbone, some_images
 from mmpeft.mm.trained import load_trained
 
 

@@ -14,8 +14,8 @@ from mmpeft.freeze import is_adapter
 from mmpeft.inject import full_options, options_of
 from mmpeft.methods import METHODS
 from mmpeft.mm.backbone import NAMED
-from mmpeft.mm.checkpoints import check_resumable
 from mmpeft.mm.checks import UserError
+from mmpeft.mm.weights.checkpoints import check_resumable
 
 
 def find_resumable(work_dir: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmpeft.mm.rotated_iou import rotated_nms
+from mmpeft.mm.rotated.rotated_iou import rotated_nms
 
 # Copies of one object differ by rounding only, and hardly ever do two objects of a class overlap that far.
 SAME_OBJECT = 0.7
