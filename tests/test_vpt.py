@@ -143,10 +143,12 @@ def test_mona_sees_patch_tokens_alone_beside_prompts(name, method):
 
 
 def test_other_methods_take_prompts_for_tokens():
-    backbone = injected('mmseg ViT', SHALLOW, dict(type='CVPT'), dict(type='SSF', sites=['norm1', 'fc2']))
+    backbone = injected(
+        'mmseg ViT', SHALLOW, dict(type='CVPT'), dict(type='Adapter', sites=['attn_branch', 'ffn_branch'])
+    )
     seen = []
     for module in backbone.modules():
-        if isinstance(module, mmpeft.methods.CVPT | mmpeft.methods.SSF):
+        if isinstance(module, mmpeft.methods.CVPT | mmpeft.methods.Adapter):
             module.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
     backbone(image(40, 48))[-1].sum().backward()
     assert seen == [34] * 9
