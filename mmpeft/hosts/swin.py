@@ -4,10 +4,17 @@ from torch import Tensor, nn
 
 from mmpeft.hosts.backbone import Backbone
 from mmpeft.hosts.block import PreNormBlock
+from mmpeft.hosts.host import adapt_as, qualified_name
+from mmpeft.hosts.windows import WindowAttention
 from mmpeft.methods.cvpt import Attention
 from mmpeft.sites import BRANCH_SITES, STREAM_SITES
 
 BLOCK = r'stages\.\d+\.blocks\.\d+'
+WINDOWS = (
+    'mmdet.models.backbones.swin.ShiftWindowMSA',
+    'mmseg.models.backbones.swin.ShiftWindowMSA',
+    'mmpretrain.models.utils.attention.ShiftWindowMSA',
+)
 
 
 class SwinBlock(PreNormBlock):
@@ -44,6 +51,12 @@ class SwinBackbone(Backbone):
         'reduction': r'stages\.\d+\.downsample\.reduction',
         'output_norm': r'norm\d+',
     }
+
+    def wire(self) -> None:
+        for name in self.blocks_of(self):
+            attn = self.get_submodule(name).attn
+            if qualified_name(type(attn)) in WINDOWS:
+                adapt_as(attn, WindowAttention)
 
     def norm_before(self, name: str) -> nn.LayerNorm | None:
         """Patch merging: its reduction has half as many rows as columns, and stock Swin gives it no bias."""
