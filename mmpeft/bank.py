@@ -40,7 +40,8 @@ class AdapterBank:
     a time have a task.
 
     The base is never written: loading another base into a task, or merging one in place, is refused, and a base that
-    was written all the same is found out before the next use. ``copy.deepcopy`` of a task has a base of its own.
+    was written all the same is found out before the next use, unless that went through ``.data``, which leaves no
+    trace. ``copy.deepcopy`` of a task has a base of its own.
 
     Args:
         backbone: A stock backbone with its pretrained weights. The bank freezes it and holds its tensors.
