@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from tiny import MONA, SWIN, runner_config, swin, wrapped
+from tiny import SWIN, runner_config, swin, wrapped
 from tiny_data import tool
 
 import mmpeft
@@ -35,12 +35,16 @@ def test_what_two_operations_keep_counts_once():
     assert saved_bytes(layer, lambda: layer(x) + layer(x)) == x.nbytes
 
 
-def test_what_tensors_without_content_tell_is_what_real_ones_need(config):
+@pytest.mark.parametrize('method', ['Mona', 'SSF', 'CVPT', 'LoRA', 'Adapter', 'BitFit', 'Full'])
+def test_what_tensors_without_content_tell_is_what_real_ones_need(config, method):
     torch.manual_seed(0)
     backbone = swin()
-    mmpeft.inject(backbone, MONA)
+    mmpeft.inject(backbone, dict(type=method))
     mmpeft.freeze(backbone)
     image = torch.randn(1, 3, 48, 64)
+    cfg = Config.fromfile(config)
+    cfg.model.backbone.method = dict(type=method)
+    cfg.dump(config)
     row = costs(config, (48, 64))
     assert row.gflops * 1e9 == pytest.approx(flops(lambda: backbone.eval()(image)))
     backbone.train()

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
 # Below this a scale divides away too much of what its gradient is computed from.
@@ -64,9 +65,14 @@ class SSF(nn.Module):
         Shape: ``(..., I), (C, I), (C) -> (..., C)``
         """
         trains = weight.requires_grad or (bias is not None and bias.requires_grad)
-        if trains or torch.compiler.is_compiling() or self.scale.detach().abs().amin() < SMALL:
+        if trains or torch.compiler.is_compiling() or (torch.is_grad_enabled() and self._has_small_scales()):
             return self(F.linear(x, weight, bias))
         return ScaledLinear.apply(x, weight, bias, self.scale, self.shift)
+
+    def _has_small_scales(self) -> bool:
+        scale = self.scale.detach()
+        has_values = not isinstance(scale, FakeTensor)
+        return has_values and bool(scale.abs().amin() < SMALL)
 
     def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weight and bias of a layer that computes what the given one and this SSF after it compute.
