@@ -79,7 +79,8 @@ def draw_runs(runs: Sequence[Run], path: Path) -> None:
 def _bars(ax: Axes, names: Sequence[str], values: Sequence[float | None], title: str) -> None:
     """One bar a name; where there is no value, the name alone."""
     bars = ax.barh(names, [value or 0 for value in values], color=BLUE)
-    ax.bar_label(bars, ['' if value is None else f'{value:,.3g}' for value in values], padding=3, fontsize=8)
+    labels = ['' if value is None else f'{value:,.0f}' if value >= 100 else f'{value:.3g}' for value in values]
+    ax.bar_label(bars, labels, padding=3, fontsize=8)
     ax.set_title(title, fontsize=10)
     ax.margins(x=0.25)
     ax.spines[['top', 'right']].set_visible(False)
