@@ -193,12 +193,10 @@ def _build(cls: type[nn.Module], backbone: nn.Module, name: str, site: str, opti
     owner = backbone.get_submodule(name)
     sizes = _host(backbone, name).sizes(owner, site)
     _check_fit(cls, name, site, sizes)
-    # The layer's own draw is thrown away: the generator must not notice that it was built.
-    state = torch.default_generator.get_state()
-    with torch.device('cpu'):
+    # A layer without memory draws nothing of its own: the generator must not notice that it was built.
+    with torch.device('meta'):
         adapter = cls(**_wanted(cls, sizes), **options)
-    torch.default_generator.set_state(state)
-    draw(adapter, f'{name}.{site}')
+    draw(adapter.to_empty(device='cpu'), f'{name}.{site}')
     like = next(owner.parameters())
     return adapter.to(device=like.device, dtype=like.dtype).train(owner.training)
 

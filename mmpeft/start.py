@@ -27,9 +27,9 @@ def seeded(place: str) -> Iterator[None]:
 
 def draw(adapter: nn.Module, place: str) -> None:
     """Give ``adapter`` the starting values of ``place``, drawn in fp32 on the CPU whatever its device and dtype."""
-    twin = copy.deepcopy(adapter).to('cpu', torch.float32)
+    there = all(p.device.type == 'cpu' and p.dtype == torch.float32 for p in adapter.parameters())
+    drawn = adapter if there else copy.deepcopy(adapter).to('cpu', torch.float32)
     with seeded(place), torch.no_grad():
-        twin.reset_parameters()
-        source = twin.state_dict()
-        for name, target in adapter.state_dict().items():
-            target.copy_(source[name])
+        drawn.reset_parameters()
+    if drawn is not adapter:
+        adapter.load_state_dict(drawn.state_dict())
