@@ -164,6 +164,8 @@ def _build_runner(cfg: Config, work_dir: str) -> Runner:
     load_from, cfg.load_from, cfg.resume = cfg.get('load_from'), None, False
     cfg.custom_hooks, cfg.default_hooks = [], dict.fromkeys(HOOKS_OFF)
     cfg.visualizer, cfg.log_level, cfg.work_dir = None, 'WARNING', work_dir
+    # Runners of one name and second share what writes into their folders, and this folder will go.
+    cfg.experiment_name = Path(work_dir).name
     with checkpoints_as_data(cfg):
         runner = Runner.from_cfg(cfg)
         bare_model(runner).init_weights()
