@@ -47,6 +47,16 @@ def test_runs_differ_in_what_is_sampled_alone_and_share_a_start(config):
     assert len({cfg.pretty_text for cfg in runs}) == 1
 
 
+def test_a_sweep_from_a_trained_task_starts_with_its_values_and_names_its_base(config):
+    task = sweep(config, '--seed', '5', runs=1) / 'start.safetensors'
+    out = config.parent / 'second'
+    options = ['--runs', '1', '--out', str(out), '--launcher', 'print', '--cfg-options', f'load_from={task}']
+    tool('sweep').main([str(config), *options])
+    first, second = read_adapters(task), read_adapters(out / 'start.safetensors')
+    assert second.info.base == first.info.base
+    assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
+
+
 def test_a_longer_sweep_begins_with_the_runs_of_the_shorter_one(config):
     out = sweep(config, runs=1)
     before = {path.name: path.read_bytes() for path in out.iterdir()}

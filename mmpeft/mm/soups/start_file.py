@@ -15,6 +15,7 @@ from mmpeft.files import write_atomically
 from mmpeft.freeze import adapted_backbones
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.weights.checkpoints import checkpoints_as_data
+from mmpeft.mm.weights.loading import adapter_file_in
 
 
 def write_start(cfg: Config, folder: Path, seed: int) -> Path:
@@ -39,8 +40,9 @@ def write_start(cfg: Config, folder: Path, seed: int) -> Path:
     with checkpoints_as_data(cfg):
         model = MODELS.build(deepcopy(cfg.model))
         model.init_weights()
-        if base:
-            load_checkpoint(model, base, map_location='cpu')
+        # An adapter file is no base: its own stays the base.
+        file = adapter_file_in(load_checkpoint(model, base, map_location='cpu')) if base else None
+    base = file.info.base if file else base
     backbones = adapted_backbones(model).values()
     if not backbones or any(map(missing_base, backbones)):
         path = folder / 'start.pth'
