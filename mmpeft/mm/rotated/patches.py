@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,9 @@ class Truth(NamedTuple):
     boxes: Tensor
     labels: Tensor
     ignored: Tensor
+
+
+T = TypeVar('T', Detections, Truth)
 
 
 class Patch(NamedTuple):
@@ -75,13 +78,7 @@ def merge_detections(parts: Iterable[tuple[str, Detections]], iou_thr: float) ->
         parts: Names, of patches or of whole images, and what was found in them; whole images stay as they are.
         iou_thr: Of two boxes of a class that overlap more, the one with the lower score goes.
     """
-    whole, cut = {}, {}
-    for name, found in parts:
-        patch = patch_of(name)
-        if patch is None:
-            whole[name] = found
-        else:
-            cut.setdefault(patch.image, []).append(found._replace(boxes=patch.to_whole(found.boxes)))
+    whole, cut = _by_image(parts)
     for image, found in cut.items():
         boxes, scores, labels = map(torch.cat, zip(*found, strict=True))
         keep = _thin(boxes, scores, labels, iou_thr)
@@ -95,18 +92,24 @@ def merge_truths(parts: Iterable[tuple[str, Truth]]) -> dict[str, Truth]:
     It is not exact: objects that are in no patch are missing, and twice the same label becomes one. An object is
     ignored if it is in every patch that shows it.
     """
-    whole, cut = {}, {}
-    for name, truth in parts:
-        patch = patch_of(name)
-        if patch is None:
-            whole[name] = truth
-        else:
-            cut.setdefault(patch.image, []).append(truth._replace(boxes=patch.to_whole(truth.boxes)))
+    whole, cut = _by_image(parts)
     for image, truths in cut.items():
         boxes, labels, ignored = map(torch.cat, zip(*truths, strict=True))
         keep = _thin(boxes, 1 - ignored.float(), labels, SAME_OBJECT)
         whole[image] = Truth(boxes[keep], labels[keep], ignored[keep])
     return whole
+
+
+def _by_image(parts: Iterable[tuple[str, T]]) -> tuple[dict[str, T], dict[str, list[T]]]:
+    """What is of whole images, and what is of patches, moved to its place, by the image that they were cut from."""
+    whole, cut = {}, {}
+    for name, part in parts:
+        patch = patch_of(name)
+        if patch is None:
+            whole[name] = part
+        else:
+            cut.setdefault(patch.image, []).append(part._replace(boxes=patch.to_whole(part.boxes)))
+    return whole, cut
 
 
 def _thin(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thr: float) -> Tensor:

@@ -78,7 +78,7 @@ def compare(
 def _read(config: str, cfg_options: dict[str, Any] | None, splits: Sequence[str]) -> Config:
     cfg = read_config(config, cfg_options)
     if 'heldout' in splits and not cfg.get('heldout'):
-        raise UserError('The config names no held-out images; set heldout.ann_file, or score with --split test.')
+        raise UserError('The config names no held-out images; set heldout.ann_file, or score with --splits test.')
     register_library(cfg.get('default_scope'))
     inject_at_build(cfg)
     init_default_scope(cfg.default_scope)
