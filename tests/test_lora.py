@@ -45,6 +45,19 @@ def test_without_targets_the_whole_output_changes():
     torch.testing.assert_close(layer(x), 2 * x @ (layer.lora_B @ layer.lora_A).T)
 
 
+def test_factors_of_another_rank_change_the_scale_and_not_alpha():
+    layer, x = spread(LoRA(6, 12, rank=3, alpha=5)).double(), torch.randn(3, 6, dtype=torch.float64)
+    state, before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}, layer(x)
+    layer.set_rank(6)
+    twice = {name: torch.cat([part] * 2, 1) for name, part in state.items() if name == 'lora_B'}
+    twice['lora_A'] = torch.cat([part for part in state['lora_A'].split(3) for _ in range(2)])
+    layer.load_state_dict(twice)
+    torch.testing.assert_close(layer(x), before)
+    layer.set_rank(3)
+    layer.load_state_dict(state)
+    assert torch.equal(layer(x), before)
+
+
 @pytest.mark.parametrize('targets', [('q', 'v'), None])
 def test_it_starts_as_no_change_with_a_random_down_projection(targets):
     layer = LoRA(400, 1200, targets=targets)

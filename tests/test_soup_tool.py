@@ -25,13 +25,18 @@ def trained(tmp_path_factory):
     hooks = "default_hooks['checkpoint'].update(interval=1)"
     config = write_segmentor(root, hooks=hooks)
     train(config, root / 'run')
-    file = read_adapters(root / 'run/adapters_last.safetensors')
-    for number in range(3):
+    write_moved(read_adapters(root / 'run/adapters_last.safetensors'), root, 3)
+    return root
+
+
+def write_moved(file, folder, count):
+    """Files of runs from one start, each some way from the given one."""
+    for number in range(count):
         torch.manual_seed(number)
         moved = {n: t + 0.05 * torch.randn_like(t) if t.dim() > 1 else t for n, t in file.tensors.items()}
         info = replace(file.info, start='0' * 64, heldout=LIST)
-        write_file(root / f'{number}.safetensors', info, moved)
-    return root
+        write_file(folder / f'{number}.safetensors', info, moved)
+    return [str(folder / f'{number}.safetensors') for number in range(count)]
 
 
 def soup(root, recipe, out, *more, files=None):
@@ -106,6 +111,29 @@ def test_a_learned_soup_tells_how_much_of_each_file_it_took(trained, tmp_path, b
     assert read_adapters(tmp_path / 'a.safetensors').info.heldout == LIST
 
 
+def test_a_temperature_is_learned_beside_and_told(trained, tmp_path):
+    soup(trained, 'learned', tmp_path / 'a.safetensors', '--by', 'global', '--epochs', '2', '--temperature')
+    text = (tmp_path / 'a.md').read_text()
+    assert 0 < abs(float(text.split('Its logits were multiplied by ')[1].split()[0]) - 1) < 0.5
+
+
+def test_deltas_of_lora_are_scored_as_the_file_of_the_soup_is(trained, tmp_path, capsys):
+    two, four = (
+        ['--cfg-options', 'model.backbone.method.type=LoRA', f'model.backbone.method.rank={r}'] for r in (2, 4)
+    )
+    train(trained / 'segmentor.py', tmp_path / 'run', *two)
+    files = write_moved(read_adapters(tmp_path / 'run/adapters_last.safetensors'), tmp_path, 2)
+    out = tmp_path / 'soup.safetensors'
+    soup(trained, 'uniform', out, '--lora', 'delta', *two, files=files)
+    assert read_adapters(out).info.methods[0]['rank'] == 4 and 'LoRA has 2 times its rank' in capsys.readouterr().out
+    table = ['--splits', 'heldout', '--out', str(tmp_path / 'score.md')]
+    tool('score').main([str(trained / 'segmentor.py'), str(out), *table, *four])
+    score = (tmp_path / 'score.md').read_text().split()[-2]
+    assert f'soup of 2 of 2 files, mIoU {score};' in (tmp_path / 'soup.md').read_text()
+    with pytest.raises(SystemExit, match='mixes the factors of LoRA; leave out --lora delta'):
+        soup(trained, 'learned', tmp_path / 'b.safetensors', '--lora', 'delta', *two, files=files)
+
+
 def test_a_soup_of_equal_files_scores_as_they_do(trained, tmp_path):
     twin = shutil.copy(trained / '0.safetensors', tmp_path / 'twin.safetensors')
     soup(trained, 'uniform', tmp_path / 'a.safetensors', files=[str(trained / '0.safetensors'), str(twin)])
@@ -144,6 +172,12 @@ def test_nothing_is_overwritten(trained, tmp_path):
     (tmp_path / 'a.md').write_text('mine')
     with pytest.raises(SystemExit, match='a.md exists'):
         soup(trained, 'uniform', tmp_path / 'a.safetensors')
+
+
+def test_a_wrong_ending_is_refused_before_anything_is_scored(trained, tmp_path, evaluations):
+    with pytest.raises(SystemExit, match='ends in .safetensors, got .*a.pth'):
+        soup(trained, 'uniform', tmp_path / 'a.pth')
+    assert not evaluations
 
 
 def test_a_score_of_another_name_is_asked_for(trained, tmp_path):

@@ -157,6 +157,12 @@ def test_averaged_deltas_of_lora_are_the_mean_of_the_deltas(task, tmp_path):
         assert not torch.allclose(delta, parts[0][name], atol=1e-3)
 
 
+def test_a_greedy_soup_of_deltas_is_the_mean_of_the_deltas(task):
+    files = [task(seed, LORA) for seed in (1, 2, 3)]
+    soup = mmpeft.greedy_soup(files, lambda state: 0.5, lora='delta')
+    assert len(soup.ingredients) == 3 and same(soup.state_dict, mmpeft.uniform_soup(files, lora='delta'))
+
+
 def test_averaged_factors_of_lora_keep_their_rank(task):
     files = [task(seed, LORA) for seed in (1, 2)]
     shapes = {name: tensor.shape for name, tensor in load_file(files[0]).items()}

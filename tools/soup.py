@@ -19,9 +19,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--strict', action='store_true', help='greedy: accept only what raises the score')
     parser.add_argument('--insist', action='store_true', help='mix files of other starts, held-out images or classes')
     parser.add_argument(
+        '--lora',
+        choices=['factors', 'delta'],
+        default='factors',
+        help='uniform, greedy, last: average the factors of LoRA one by one, or their products at a higher rank',
+    )
+    parser.add_argument(
         '--by', choices=['block', 'tensor', 'global'], default='block', help='learned: what has a weight'
     )
     parser.add_argument('--epochs', type=int, default=5, help='learned: passes over the held-out images (default: 5)')
+    parser.add_argument(
+        '--temperature',
+        action='store_true',
+        help='learned, segmentors: learn what logits are multiplied by, too; it is not in the soup',
+    )
     parser.add_argument(
         '--images', type=int, default=256, help='learned, and statistics of BatchNorm: how many images (default: 256)'
     )
@@ -46,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         epochs=args.epochs,
         images=args.images,
         count=args.count,
+        lora=args.lora,
+        temperature=args.temperature,
     )
     keys = dict(args.cfg_options or {}) | ({'heldout.ann_file': args.heldout} if args.heldout else {})
     with one_line_errors():

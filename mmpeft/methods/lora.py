@@ -64,6 +64,7 @@ class LoRA(nn.Module):
                 f'{out_features} output channels do not split into q, k and v. For a layer that is no fused '
                 'projection, set targets=None.'
             )
+        self.alpha = alpha
         self.rank = rank
         self.scaling = alpha / rank
         self.enabled = (True,) if targets is None else tuple(part in targets for part in PARTS)
@@ -91,6 +92,15 @@ class LoRA(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B)
+
+    def set_rank(self, rank: int) -> None:
+        """Make room for factors of this rank, which are to be loaded next; alpha stays."""
+        if rank == self.rank:
+            return
+        down, up = self.lora_A, self.lora_B
+        self.rank, self.scaling = rank, self.alpha / rank
+        self.lora_A = nn.Parameter(down.new_empty(rank * sum(self.enabled), down.shape[1]), down.requires_grad)
+        self.lora_B = nn.Parameter(up.new_empty(len(up), rank), up.requires_grad)
 
     def forward(self, x: Tensor) -> Tensor:
         low = F.linear(x, self.lora_A)

@@ -1,16 +1,31 @@
 """Edits of a config before a Runner is built from it."""
 
 from importlib.util import find_spec
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
+from mmengine.registry import init_default_scope
 
-from mmpeft.mm.checks import UserError
+from mmpeft.mm.checks import UserError, read_config, register_library
 from mmpeft.mm.hooks import COMPANIONS, adapter_hooks_in
 from mmpeft.registry import HOOKS
 
 # What writes a log for each package; `requirements/` has a file of the same name.
 BACKENDS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend')
+
+
+def buildable_config(path: str, options: dict[str, Any] | None = None) -> Config:
+    """The config file with the given keys overridden, from which models and data sets can be built at once.
+
+    Raises:
+        UserError: The file is missing or does not parse, an option does not fit it, or its library is not installed.
+    """
+    cfg = read_config(path, options)
+    register_library(cfg.get('default_scope'))
+    inject_at_build(cfg)
+    init_default_scope(cfg.default_scope)
+    return cfg
 
 
 def inject_at_build(cfg: Config) -> None:

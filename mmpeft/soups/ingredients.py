@@ -15,6 +15,7 @@ from mmpeft.checkpoint import AdapterFile, differences_of, read_adapters
 COUNTERS = 'num_batches_tracked'
 # What is said of a run and not of its tensors; `insist` mixes files that differ in it.
 OF_THE_RUN = ('classes', 'start', 'heldout')
+INSIST = 'insist (insist=True, or --insist of the tool)'
 
 
 class SoupError(ValueError):
@@ -163,11 +164,11 @@ def _compare(path: str, facts: dict, other_path: str, other_facts: dict, insist:
             continue
         if fact in ('start', 'heldout') and other_facts[fact] is None:
             missing = 'which start file it was trained from' if fact == 'start' else 'which images were held out of it'
-            raise SoupError(f'{other_path} does not say {missing}: train it by a sweep, or pass insist=True.')
+            raise SoupError(f'{other_path} does not say {missing}: train it by a sweep, or {INSIST}.')
         one, two = dict(_leaves(fact, facts[fact])), dict(_leaves(fact, other_facts.get(fact)))
         for name in [*one, *two]:
             if one.get(name) != two.get(name):
-                hint = ' Pass insist=True to mix them all the same.' if of_run else ''
+                hint = f' To mix them all the same, {INSIST}.' if of_run else ''
                 raise SoupError(
                     f'{path} and {other_path} do not mix: {name} is {one.get(name)!r:.80} in the one and '
                     f'{two.get(name)!r:.80} in the other.{hint}'

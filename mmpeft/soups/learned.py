@@ -202,7 +202,7 @@ def _check(loss: Any, number: int) -> None:
     if not torch.is_tensor(loss) or loss.numel() != 1:
         raise SoupError(f'The loss of batch {number} is no scalar tensor, but {loss!r:.80}.')
     if not loss.isfinite():
-        raise SoupError(f'The loss of batch {number} is {loss.item()}; a smaller lr, or other files, may help.')
+        raise SoupError(f'The loss of batch {number} is {loss.item()}; other files may help.')
 
 
 @contextmanager

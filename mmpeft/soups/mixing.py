@@ -1,7 +1,7 @@
 """Average the tensors of ingredients, in fp64."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -31,6 +31,17 @@ def mix(ingredients: list[Ingredient], shares: Mapping[str, Sequence[float]] | N
         else tensor.clone()
         for name, tensor in ingredients[0].tensors.items()
     }
+
+
+def mixer(lora: str) -> Callable[[list[Ingredient]], dict[str, Tensor]]:
+    """What takes the plain mean of ingredients, with the 'factors' of LoRA averaged or its 'delta'.
+
+    Raises:
+        ValueError: ``lora`` is neither.
+    """
+    if lora not in ('factors', 'delta'):
+        raise ValueError(f"lora is 'factors' or 'delta', got {lora!r}.")
+    return mix if lora == 'factors' else mix_deltas
 
 
 def mix_tensor(name: str, ingredients: list[Ingredient], shares: Sequence[float]) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mmpeft.soups.ingredients import Ingredient, SoupError, open_ingredients
-from mmpeft.soups.mixing import mix, mix_deltas, warn_of_statistics
+from mmpeft.soups.mixing import mixer, warn_of_statistics
 
 State = dict[str, Tensor]
 
@@ -59,12 +59,11 @@ def uniform_soup(
 
     Source: Wortsman et al. 2022, arXiv:2203.05482.
     """
-    if lora not in ('factors', 'delta'):
-        raise ValueError(f"lora is 'factors' or 'delta', got {lora!r}.")
+    mix = mixer(lora)
     ingredients = open_ingredients(files, insist)
     if finish is None:
         warn_of_statistics(ingredients)
-    state = mix(ingredients) if lora == 'factors' else mix_deltas(ingredients)
+    state = mix(ingredients)
     return finish(state) if finish else state
 
 
@@ -76,6 +75,7 @@ def greedy_soup(
     strict: bool = False,
     finish: Callable[[State], State] | None = None,
     insist: bool = False,
+    lora: str = 'factors',
 ) -> Soup:
     """The mean of those files that do not make the held-out score worse, tried in turn from the best one on.
 
@@ -90,6 +90,7 @@ def greedy_soup(
         finish: What is done to each mix before it is scored, and kept, such as giving its BatchNorm layers statistics
             of their own. A single file stays as it is.
         insist: Mix files that differ in their start, their held-out images or their classes, or do not name them.
+        lora: As in ``uniform_soup``; with 'delta' a mix that is scored has the rank of its files together.
 
     Raises:
         SoupError: The files do not mix, one is named twice, or a score is not a number.
@@ -97,6 +98,7 @@ def greedy_soup(
 
     Source: Wortsman et al. 2022, arXiv:2203.05482, recipe 1.
     """
+    mix = mixer(lora)
     ingredients = open_ingredients(files, insist)
     _check_once(ingredients)
     if finish is None:

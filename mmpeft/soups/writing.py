@@ -40,9 +40,7 @@ def write_soup(
     place = Path(path).expanduser()
     ingredients = open_ingredients(files, insist=True)
     first = ingredients[0]
-    ending = '.pth' if first.file is None else '.safetensors'
-    if place.suffix != ending:
-        raise SoupError(f'A soup of files such as {first.path} ends in {ending}, got {path}.')
+    check_ending(place, first)
     if place.exists():
         raise FileExistsError(f'{path} exists; name another place, nothing is overwritten.')
     known = {str(file): float(score) for file, score in (scores or {}).items()}
@@ -55,6 +53,17 @@ def write_soup(
     else:
         methods = _methods(first.file.info, first.tensors, state_dict)
         write_file(place, replace(first.file.info, methods=methods, **run), state_dict)
+
+
+def check_ending(path: Path, ingredient: Ingredient) -> None:
+    """Refuse a place for a soup whose ending is not that of its ingredients, of which one is given.
+
+    Raises:
+        SoupError: It is another one.
+    """
+    ending = '.pth' if ingredient.file is None else '.safetensors'
+    if path.suffix != ending:
+        raise SoupError(f'A soup of files such as {ingredient.path} ends in {ending}, got {path}.')
 
 
 def _common(fact: str, ingredients: list[Ingredient]) -> str | None:

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
-from mmpeft.mm.checks import UserError, check_data, read_config, register_library
-from mmpeft.mm.config import inject_at_build
+from mmpeft.mm.checks import UserError, check_data
+from mmpeft.mm.config import buildable_config
 from mmpeft.mm.soups.corruptions import CORRUPTIONS, corrupt_validation
 from mmpeft.mm.soups.heldout import hold_out, score_on_test
 from mmpeft.mm.soups.scoring import CACHE, Scorer
 from mmpeft.mm.soups.soup_tables import table
-from mmpeft.mm.soups.souping import last_weights
+from mmpeft.mm.soups.work_dirs import last_weights
 from mmpeft.soups.ingredients import open_ingredients
 
 SPLITS = dict(heldout=hold_out, test=score_on_test)
@@ -52,7 +51,9 @@ def compare(
     place = Path(out).expanduser()
     if place.exists():
         raise UserError(f'{place} exists; name another --out, nothing is overwritten.')
-    cfg = _read(config, cfg_options, splits)
+    cfg = buildable_config(config, cfg_options)
+    if 'heldout' in splits and not cfg.get('heldout'):
+        raise UserError('The config names no held-out images; set heldout.ann_file, or score with --splits test.')
     columns = dict(_columns(cfg, splits, corrupt))
     scorer = Scorer(next(iter(columns.values())), metric, place.parent / CACHE)
     files, members = [last_weights(file) for file in files], [last_weights(file) for file in ensemble]
@@ -73,16 +74,6 @@ def compare(
     text = table((scorer.metric, *columns), list(rows.values()))
     place.write_text(text, encoding='utf-8')
     return text
-
-
-def _read(config: str, cfg_options: dict[str, Any] | None, splits: Sequence[str]) -> Config:
-    cfg = read_config(config, cfg_options)
-    if 'heldout' in splits and not cfg.get('heldout'):
-        raise UserError('The config names no held-out images; set heldout.ann_file, or score with --splits test.')
-    register_library(cfg.get('default_scope'))
-    inject_at_build(cfg)
-    init_default_scope(cfg.default_scope)
-    return cfg
 
 
 def _columns(cfg: Config, splits: Sequence[str], corrupt: bool) -> Iterator[tuple[str, Config]]:

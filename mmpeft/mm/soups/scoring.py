@@ -21,6 +21,7 @@ from mmpeft.checkpoint import missing_base
 from mmpeft.files import write_atomically
 from mmpeft.fingerprint import fingerprint
 from mmpeft.freeze import adapted_backbones
+from mmpeft.methods import LoRA
 from mmpeft.mm.checks import UserError, leaves
 from mmpeft.mm.hooks import bare_model
 from mmpeft.mm.progress import ScoringHook
@@ -136,11 +137,14 @@ class FixedBatches:
 
 
 def load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load weights of which each must be one of the model's.
+    """Load weights of which each must be one of the model's; LoRA takes the rank that its factors have.
 
     Raises:
         UserError: One is not.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, LoRA) and f'{name}.lora_B' in state:
+            module.set_rank(state[f'{name}.lora_B'].shape[1])
     extra = model.load_state_dict(state, strict=False).unexpected_keys
     if extra:
         raise UserError(f'The weights are of another model than the config: it has no {extra[0]}.')

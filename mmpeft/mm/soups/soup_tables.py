@@ -12,6 +12,8 @@ def recipe_table(cooked: Cooked) -> str:
     text = table(('candidate', cooked.metric, 'soup with it', 'in the soup'), rows)
     best = max(step.score for step in steps)
     text += f'\n{cooked}; best single: {best:.4f}\n'
+    if cooked.soup.inverse_temperature != 1:
+        text += f'Its logits were multiplied by {cooked.soup.inverse_temperature:.4f} in the learning alone.\n'
     if shares:
         names = [step.path for step in steps]
         text += '\n' + table(('share of', *names), [(g, *(f'{x:.3f}' for x in shares[g])) for g in shares])

@@ -1,23 +1,23 @@
 """What tools/soup.py does: mix the weights of several runs, score the mix as the config does, and tell how it came."""
 
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmpeft.mm.checks import UserError, check_data, read_config, register_library
-from mmpeft.mm.config import inject_at_build
-from mmpeft.mm.saving.resume import find_resumable
+from mmpeft.mm.checks import UserError, check_data
+from mmpeft.mm.config import buildable_config
 from mmpeft.mm.soups.heldout import heldout_hash, heldout_training_dataset, hold_out, score_on_test
 from mmpeft.mm.soups.scoring import CACHE, FixedBatches, Scorer, load, losses
+from mmpeft.mm.soups.temperature import logits_head, losses_at
+from mmpeft.mm.soups.work_dirs import last_checkpoints, last_weights
 from mmpeft.soups import Step, greedy_soup, learned_soup, recompute_batchnorm, uniform_soup, write_soup
 from mmpeft.soups.ingredients import open_ingredients
+from mmpeft.soups.writing import check_ending
 
 RECIPES = ('uniform', 'greedy', 'learned', 'last')
 State = dict[str, Tensor]
@@ -33,6 +33,7 @@ class Mixed:
         ingredients: The files in it.
         steps: For each candidate its score, that of the soup with it, and whether it stays.
         shares: Of a learned soup how much of each candidate is in each group of tensors.
+        inverse_temperature: What the logits were multiplied by while it was learned; the soup itself has none.
     """
 
     state_dict: State
@@ -40,6 +41,7 @@ class Mixed:
     ingredients: Sequence[str]
     steps: Sequence[Step]
     shares: Mapping[str, Sequence[float]] | None = None
+    inverse_temperature: float = 1
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Options:
         epochs: How often a learned soup sees the held-out images.
         images: How many of them it sees; and of how many training images BatchNorm gets its statistics.
         count: How many checkpoints of a work dir are averaged.
+        lora: Whether the 'factors' of LoRA are averaged or its 'delta'.
+        temperature: Learn an inverse temperature beside the coefficients.
     """
 
     metric: str | None = None
@@ -80,6 +84,8 @@ class Options:
     epochs: int = 5
     images: int = 256
     count: int = 5
+    lora: str = 'factors'
+    temperature: bool = False
 
 
 def make_soup(
@@ -115,14 +121,19 @@ def make_soup(
     for path in (place, table, plot):
         if path.exists():
             raise UserError(f'{path} exists; name another --out, nothing is overwritten.')
+    if recipe == 'learned' and options.lora == 'delta':
+        raise UserError('A learned soup mixes the factors of LoRA; leave out --lora delta.')
     files = last_checkpoints(files, options.count) if recipe == 'last' else [last_weights(file) for file in files]
     ingredients = open_ingredients(files, options.insist or recipe == 'last')
+    check_ending(place, ingredients[0])
     kitchen = _Kitchen(_read(config, cfg_options, options, recipe), options, place.parent / CACHE, tell)
     ingredients[0].check_model(kitchen.model)
     kitchen.check_heldout(ingredients[0].path, ingredients[0].facts['heldout'])
     del ingredients
     soup = kitchen.cook(recipe, [str(file) for file in files])
     write_soup(place, soup.state_dict, soup.ingredients, scores={step.path: step.score for step in soup.steps})
+    if options.lora == 'delta':
+        tell(f'LoRA has {len(soup.ingredients)} times its rank in {place}: set that rank in the config that loads it.')
     if not kitchen.scores:
         return Cooked(recipe, soup, None, [place])
     # Here, so that a soup without scores needs no matplotlib.
@@ -135,45 +146,9 @@ def make_soup(
     return cooked
 
 
-def last_weights(place: str) -> str:
-    """The file itself, or of a work dir its ``adapters_last.safetensors`` or else its last checkpoint.
-
-    Raises:
-        UserError: The work dir holds neither.
-    """
-    folder = Path(place)
-    if not folder.is_dir():
-        return place
-    adapters = folder / 'adapters_last.safetensors'
-    path = str(adapters) if adapters.is_file() else find_resumable(place)
-    if path is None:
-        raise UserError(f'{place} holds no weights; was anything trained there?')
-    return path
-
-
-def last_checkpoints(folders: Sequence[str], count: int) -> list[str]:
-    """The newest checkpoints of a work dir, by the epoch or iteration in their names.
-
-    Raises:
-        UserError: There is not one folder, or fewer checkpoints are in it.
-    """
-    if len(folders) != 1 or not Path(folders[0]).is_dir():
-        raise UserError(f'last takes one work dir, got {", ".join(folders)}.')
-    found = {path: re.fullmatch(r'(?:epoch|iter)_(\d+)', path.stem) for path in Path(folders[0]).glob('*.pth')}
-    paths = sorted((path for path in found if found[path]), key=lambda path: int(found[path][1]))[-count:]
-    if len(paths) < count:
-        raise UserError(
-            f'{folders[0]} holds {len(paths)} checkpoints, and {count} are to be averaged. Keep more in training, by '
-            'default_hooks.checkpoint.max_keep_ckpts, or average fewer with --count.'
-        )
-    return [str(path) for path in paths]
-
-
 def _read(config: str, cfg_options: dict[str, Any] | None, options: Options, recipe: str) -> Config:
     """The config with the validation on which soups are scored; without one where a recipe needs no scores."""
-    cfg = read_config(config, cfg_options)
-    register_library(cfg.get('default_scope'))
-    inject_at_build(cfg)
+    cfg = buildable_config(config, cfg_options)
     if options.on_test:
         if recipe == 'learned':
             raise UserError('A learned soup trains on the images that it is scored on; give it held-out ones.')
@@ -192,7 +167,6 @@ def _read(config: str, cfg_options: dict[str, Any] | None, options: Options, rec
         )
     if options.on_test or cfg.get('heldout'):
         check_data(cfg, 'val')
-    init_default_scope(cfg.default_scope)
     return cfg
 
 
@@ -231,32 +205,47 @@ class _Kitchen:
         options = self.options
         alone = self._alone(files)
         soup = greedy_soup(
-            files, self._score, scores=alone, strict=options.strict, finish=self._finish(files), insist=options.insist
+            files,
+            self._score,
+            scores=alone,
+            strict=options.strict,
+            finish=self._finish(files),
+            insist=options.insist,
+            lora=options.lora,
         )
         return Mixed(soup.state_dict, soup.score, soup.ingredients, soup.steps)
 
     def uniform(self, files: list[str], insist: bool) -> Mixed:
-        return self._scored(files, uniform_soup(files, insist=insist, finish=self._finish(files)))
+        mean = uniform_soup(files, insist=insist, lora=self.options.lora, finish=self._finish(files))
+        return self._scored(files, mean)
 
     def learned(self, files: list[str]) -> Mixed:
         options = self.options
+        if options.temperature:
+            logits_head(self.model)
+
+        def loss(model: nn.Module, batch: Any, *beta: Tensor) -> Tensor:
+            return model.parse_losses(losses_at(model, batch, *beta) if beta else losses(model, batch))[0]
+
         soup = learned_soup(
             files,
             self.model,
             self._batches(heldout_training_dataset(self.cfg)),
-            lambda model, batch: model.parse_losses(losses(model, batch))[0],
+            loss,
             by=options.by,
+            temperature=options.temperature,
             epochs=options.epochs,
             finish=self._finish(files),
             insist=options.insist,
         )
-        return self._scored(files, soup.state_dict, soup.coefficients)
+        mixed = self._scored(files, soup.state_dict)
+        return replace(mixed, shares=soup.coefficients, inverse_temperature=soup.inverse_temperature)
 
-    def _scored(self, files: list[str], state: State, shares: dict[str, list[float]] | None = None) -> Mixed:
+    def _scored(self, files: list[str], state: State) -> Mixed:
         if not self.scores:
             return Mixed(state, None, files, [])
         alone, score = self._alone(files), self._score(state)
-        return Mixed(state, score, files, [Step(path, alone[path], score, True) for path in files], shares)
+        return Mixed(state, score, files, [Step(path, alone[path], score, True) for path in files])
 
     def _alone(self, files: list[str]) -> dict[str, float]:
         """The score of each file."""

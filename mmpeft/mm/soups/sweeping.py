@@ -15,8 +15,8 @@ from typing import Any
 from mmengine.config import Config
 
 from mmpeft.files import write_atomically
-from mmpeft.mm.checks import UserError, check_data, leaves, read_config, register_library
-from mmpeft.mm.config import inject_at_build
+from mmpeft.mm.checks import UserError, check_data, leaves
+from mmpeft.mm.config import buildable_config
 from mmpeft.mm.soups.heldout import ADVICE, hold_out
 from mmpeft.mm.soups.start_file import write_start
 
@@ -110,16 +110,14 @@ def sweep(
 
 
 def _read(config: str, cfg_options: dict[str, Any] | None) -> Config:
-    cfg = read_config(config, cfg_options)
+    cfg = buildable_config(config, cfg_options)
     if not cfg.get('heldout'):
         raise UserError(
             'A soup is chosen on images that no run was trained on, and the config names none: set heldout.ann_file, '
             f'with --cfg-options for example. {ADVICE}'
         )
-    register_library(cfg.get('default_scope'))
     hold_out(cfg)
     check_data(cfg, 'train', 'val')
-    inject_at_build(cfg)
     return cfg
 
 
