@@ -24,24 +24,24 @@ SWIN = dict(type='mmdet.SwinTransformer', embed_dims=8, depths=(1, 1, 1, 1), num
 
 @pytest.fixture
 def data(tmp_path):
+    return lambda label: write_scenes(tmp_path, label)
+
+
+def write_scenes(root: Path, label: str) -> Path:
     """Two whole images a split with two objects each, and their patches of 64 px, in the folders of the configs."""
-
-    def make(label: str) -> Path:
-        for split in ('train', 'trainval', 'val', 'test'):
-            whole = tmp_path / 'whole' / split
-            (whole / 'images').mkdir(parents=True)
-            (whole / 'labelTxt').mkdir()
-            for name in ('P0001', 'P0002'):
-                picture = np.full((96, 96, 3), 40, np.uint8)
-                picture[40:56, 36:60] = 220
-                cv2.imwrite(str(whole / f'images/{name}.png'), picture)
-                lines = [f'36 40 60 40 60 56 36 56 {label} 0', f'10 72 26 72 26 80 10 80 {label} 0']
-                (whole / f'labelTxt/{name}.txt').write_text('\n'.join(lines) + '\n')
-            labels = None if split == 'test' else whole / 'labelTxt'
-            split_folders([(whole / 'images', labels)], tmp_path / 'patches' / split, Cut(size=64, overlap=32))
-        return tmp_path
-
-    return make
+    for split in ('train', 'trainval', 'val', 'test'):
+        whole = root / 'whole' / split
+        (whole / 'images').mkdir(parents=True)
+        (whole / 'labelTxt').mkdir()
+        for name in ('P0001', 'P0002'):
+            picture = np.full((96, 96, 3), 40, np.uint8)
+            picture[40:56, 36:60] = 220
+            cv2.imwrite(str(whole / f'images/{name}.png'), picture)
+            lines = [f'36 40 60 40 60 56 36 56 {label} 0', f'10 72 26 72 26 80 10 80 {label} 0']
+            (whole / f'labelTxt/{name}.txt').write_text('\n'.join(lines) + '\n')
+        labels = None if split == 'test' else whole / 'labelTxt'
+        split_folders([(whole / 'images', labels)], root / 'patches' / split, Cut(size=64, overlap=32))
+    return root
 
 
 def config(name: str, root: Path) -> Config:
