@@ -7,8 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpeft.methods.cvpt_function import FoldedAttention, Weights, attend
+
 PLACES = ('before_attn', 'beside_attn', 'after_attn', 'ffn_input', 'after_ffn')
 PROJECTIONS = ('q', 'k', 'v', 'out')
+# Operations of the folded form are up to a tenth slower than those of the plain one, whose products are wider.
+MARGIN = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +52,8 @@ class CVPT(nn.Module):
     """Add to the tokens what they read from learned prompts, ``x + attention(query=x, key=prompts, value=prompts)``.
 
     The attention has the weights of the self-attention of the same block, handed in at every call. It is computed
-    as published or, where that takes fewer operations, with the projections folded into the prompts.
+    as published or, where that takes clearly fewer operations, with the projections folded into the prompts; training
+    runs that as one operation that keeps little for the backward pass and has no second derivatives.
 
     Args:
         dim: Channels C of the tokens.
@@ -135,8 +140,11 @@ class CVPT(nn.Module):
             prompts, tokens = F.dropout(prompts.expand(x.shape[0], -1, -1), self.dropout), x.shape[1]
         backward = torch.is_grad_enabled() and prompts.requires_grad
         costs = operations(x.shape[2], attention.num_heads, prompts.shape[1], tokens, backward)
-        attend = plain if costs[0] <= costs[1] else folded
-        y = F.dropout(attend(x, prompts, attention), attention.out_dropout, self.training)
+        form = folded if costs[1] < MARGIN * costs[0] else plain
+        drops = self.training and attention.out_dropout > 0
+        if form is folded and not (self.beside or drops):
+            return folded(x, prompts, attention, residual=True)
+        y = F.dropout(form(x, prompts, attention), attention.out_dropout, self.training)
         return y if self.beside else x + y
 
     def weights(self, attention: Attention) -> Attention:
@@ -160,14 +168,14 @@ def operations(
         prompts: Number of prompts.
         tokens: How many tokens share one set of keys and values; None for so many that the set costs nothing.
         backward: Whether gradients of tokens and prompts are computed too. A product with a frozen weight then
-            costs twice, a product of two activations three times.
+            costs twice, a product of two activations three times. The folded form folds once more, and takes from
+            the gradient at its scores what was added to the tokens.
     """
-    frozen, active = (2, 3) if backward else (1, 1)
-    projection = frozen * prompts * dim**2 / tokens if tokens else 0
-    return (
-        frozen * 2 * dim**2 + active * 2 * dim * prompts + 2 * projection,
-        active * 2 * dim * num_heads * prompts + 4 * projection,
-    )
+    width, shared = num_heads * prompts, 1 / tokens if tokens else 0
+    projection, again = prompts * dim**2 * shared, width**2 * (1 + dim * shared)
+    if backward:
+        return 4 * dim**2 + 6 * dim * prompts + 4 * projection, 6 * dim * width + again + 10 * projection
+    return 2 * dim**2 + 2 * dim * prompts + 2 * projection, 2 * dim * width + 4 * projection
 
 
 def plain(x: Tensor, prompts: Tensor, attention: Attention) -> Tensor:
@@ -183,41 +191,25 @@ def plain(x: Tensor, prompts: Tensor, attention: Attention) -> Tensor:
     return F.linear(y.transpose(1, 2).flatten(2), attention.out_weight, attention.out_bias)
 
 
-def folded(x: Tensor, prompts: Tensor, attention: Attention) -> Tensor:
+def folded(x: Tensor, prompts: Tensor, attention: Attention, residual: bool = False) -> Tensor:
     """The same as ``plain``, as a bottleneck of heads x prompts: the projections act on the prompts alone.
+
+    Args:
+        x: The tokens.
+        prompts: One set for all samples, or one for each.
+        attention: The weights.
+        residual: Whether ``x`` is added, which then need not be kept for the backward pass.
 
     Shape: ``(B, N, C), (B or 1, P, C) -> (B, N, C)``
     """
-    down, down_bias, up, up_bias = bottleneck(prompts, attention)
-    if len(prompts) == 1:
-        logits = F.linear(x, down[0], down_bias[0])
-    else:
-        logits = torch.baddbmm(down_bias.unsqueeze(1), x, down.transpose(1, 2))
-    scores = logits.unflatten(2, (attention.num_heads, -1)).softmax(-1).flatten(2)
-    if len(prompts) == 1:
-        return F.linear(scores, up[0].T, up_bias)
-    return scores @ up if up_bias is None else torch.baddbmm(up_bias, scores, up)
-
-
-def bottleneck(prompts: Tensor, attention: Attention) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """A, a, B and b with which ``softmax_per_head(x A^T + a) B + b`` is the attention of x to the prompts.
-
-    Shape: ``(S, P, C) -> (S, H P, C), (S, H P), (S, H P, C), (C)`` for H heads and S sets of prompts.
-    """
-    heads = attention.num_heads
     keys = F.linear(prompts, attention.k_weight, attention.k_bias)
     values = F.linear(prompts, attention.v_weight, attention.v_bias)
-    # Heads lead, so that each weight is read once for all sets.
-    keys = keys.unflatten(2, (heads, -1)).permute(2, 0, 1, 3).flatten(1, 2) * (keys.shape[2] // heads) ** -0.5
-    values = values.unflatten(2, (heads, -1)).permute(2, 0, 1, 3).flatten(1, 2)
-    down = keys @ attention.q_weight.unflatten(0, (heads, -1))
-    up = values @ attention.out_weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
-    q_bias = keys.new_zeros(keys.shape[2] * heads) if attention.q_bias is None else attention.q_bias
-    down_bias = keys @ q_bias.view(heads, -1, 1)
-    down, down_bias, up = (
-        part.unflatten(1, prompts.shape[:2]).transpose(0, 1).flatten(1, 2) for part in (down, down_bias, up)
-    )
-    return down, down_bias.squeeze(2), up, attention.out_bias
+    projections = attention.q_weight, attention.q_bias, attention.out_weight, attention.out_bias
+    weights = Weights(keys, values, *projections)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        y, _ = attend(x, weights, attention.num_heads)
+        return x + y if residual else y
+    return FoldedAttention.apply(x, attention.num_heads, residual, *weights)
 
 
 def _heads(x: Tensor, attention: Attention) -> Tensor:
