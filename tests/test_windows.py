@@ -8,65 +8,130 @@ from tiny import LIBRARIES, MONA, image, swin
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import mmpeft
+from mmpeft.costs import saved_bytes
 from mmpeft.hosts.host import adapt_as
-from mmpeft.hosts.windows import WindowAttention, mask_of
+from mmpeft.hosts.windows import WindowAttention, windows_of
+
+SCALED = dict(type='SSF', sites=['qkv', 'proj'])
 
 
-def wired(library='mmdet', **options):
-    plain = swin(library, **options)
-    host = copy.deepcopy(plain)
-    mmpeft.inject(host, dict(type='Full'))
-    return plain, host
+def wired(method, library='mmdet', **options):
+    host = swin(library, **options)
+    mmpeft.inject(host, method)
+    mmpeft.freeze(host)
+    return host
+
+
+@pytest.fixture
+def stock_attention(monkeypatch):
+    """Returns a function that runs another one with the stock attention."""
+
+    def run(function):
+        with monkeypatch.context() as patch:
+            patch.setattr(WindowAttention, 'forward', lambda self, *args: self.stock.forward(self, *args))
+            return function()
+
+    return run
+
+
+def outputs_and_gradients(model, x):
+    model.zero_grad()
+    x.grad = None
+    outs = model(x)
+    sum((out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum() for out in outs).backward()
+    return [*outs, x.grad, *(p.grad for p in model.parameters() if p.requires_grad)]
 
 
 @pytest.mark.parametrize('library', LIBRARIES)
 @pytest.mark.parametrize('size', [(30, 44), (48, 96), (12, 40)])
-def test_windows_compute_what_the_stock_module_does_bit_for_bit(library, size):
-    plain, host = wired(library)
-    x = image(*size)
-    for a, b in zip(plain(x), host(x), strict=True):
+def test_attention_that_trains_is_the_stock_module_bit_for_bit(library, size):
+    plain = swin(library)
+    host = copy.deepcopy(plain)
+    mmpeft.inject(host, dict(type='Full'))
+    x = image(*size).requires_grad_()
+    for a, b in zip(outputs_and_gradients(plain, x), outputs_and_gradients(host, x), strict=True):
         assert torch.equal(a, b)
-    sum(out.square().sum() for out in plain(x)).backward()
-    sum(out.square().sum() for out in host(x)).backward()
-    grads = dict(host.named_parameters())
-    assert all(torch.equal(p.grad, grads[name].grad) for name, p in plain.named_parameters())
+
+
+@pytest.mark.parametrize('library', LIBRARIES)
+@pytest.mark.parametrize('size', [(30, 44), (48, 96), (12, 40)])
+def test_frozen_attention_computes_what_the_stock_module_does_around_the_same_layers(library, size, stock_attention):
+    host = wired(SCALED, library).double()
+    for block in host.stages[0].blocks:
+        block.attn.w_msa.relative_position_bias_table.requires_grad_()
+    x = image(*size).double().requires_grad_()
+    ours = outputs_and_gradients(host, x)
+    for a, b in zip(ours, stock_attention(lambda: outputs_and_gradients(host, x)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_frozen_attention_keeps_less_than_the_stock_module(stock_attention):
+    host = wired(SCALED)
+    x = image(96, 96)
+    assert saved_bytes(host, lambda: host(x)) < 0.95 * stock_attention(lambda: saved_bytes(host, lambda: host(x)))
+
+
+def test_under_autocast_attention_keeps_the_half_precision_of_its_input(stock_attention):
+    host = wired(SCALED)
+    x = image()
+
+    def run():
+        with torch.autocast('cpu', torch.bfloat16):
+            return host.stages[0](host.patch_embed(x)[0], (8, 11))[0]
+
+    ours, stock = run(), stock_attention(run)
+    assert ours.dtype == stock.dtype
+    torch.testing.assert_close(ours, stock, atol=3e-2, rtol=3e-2)
+
+
+def test_attention_that_drops_weights_is_the_stock_module(stock_attention):
+    host = wired(SCALED, attn_drop_rate=0.5)
+    x = image()
+
+    def run():
+        torch.manual_seed(0)
+        return host.train()(x)[-1]
+
+    assert torch.equal(run(), stock_attention(run))
+    assert not torch.equal(run(), host.eval()(x)[-1])
 
 
 def test_a_map_as_narrow_as_a_window_is_not_shifted_where_the_stock_module_does_not():
     plain = ShiftWindowMSA(embed_dims=8, num_heads=1, window_size=3, shift_size=1, pad_small_map=False)
-    host = copy.deepcopy(plain)
+    host = copy.deepcopy(plain.requires_grad_(False))
     adapt_as(host, WindowAttention)
     x = torch.randn(2, 18, 8)
     assert torch.equal(plain(x, (3, 6)), host(x, (3, 6)))
 
 
-def test_masks_are_computed_once_for_a_size_and_few_are_kept():
-    _, host = wired(depths=(4, 1, 1, 1))
-    mask_of.cache_clear()
+def test_windows_are_laid_out_once_for_a_size_and_few_are_kept():
+    host = wired(MONA, depths=(4, 1, 1, 1))
+    windows_of.cache_clear()
     host(image())
+    first = windows_of.cache_info()
     host(image())
-    assert (mask_of.cache_info().misses, mask_of.cache_info().hits) == (1, 3)
+    second = windows_of.cache_info()
+    assert second.misses == first.misses > 1 and second.hits > first.hits
     for width in range(44, 164, 12):
         host(image(30, width))
-    assert mask_of.cache_info().currsize <= 4
+    assert windows_of.cache_info().currsize <= 8
 
 
-def test_a_mask_made_in_inference_mode_serves_training():
-    plain, host = wired()
-    mask_of.cache_clear()
+def test_windows_laid_out_in_inference_mode_serve_training():
+    host = wired(MONA)
+    windows_of.cache_clear()
     x = image()
     with torch.inference_mode():
         host(x)
     host(x)[-1].sum().backward()
-    assert torch.equal(plain(x)[-1], host(x)[-1])
 
 
-def test_no_mask_is_made_of_tensors_without_values():
-    _, host = wired()
-    mask_of.cache_clear()
+def test_nothing_is_kept_of_tensors_without_values():
+    host = wired(MONA)
+    windows_of.cache_clear()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
         host(mode.from_tensor(torch.zeros(2, 3, 30, 44)))
-    assert mask_of.cache_info().currsize == 0
+    assert windows_of.cache_info().currsize == 0
 
 
 def test_attention_of_another_class_stays_what_it_is():
@@ -78,17 +143,14 @@ def test_attention_of_another_class_stays_what_it_is():
 
 
 def test_copies_pickles_and_loaded_weights_compute_the_same_and_merging_leaves_the_stock_class():
-    host = swin()
-    stock = type(host.stages[1].blocks[1].attn)
-    mmpeft.inject(host, MONA)
+    host = wired(MONA)
     x = image()
     out = host.eval()(x)[-1]
-    loaded = swin()
-    mmpeft.inject(loaded, MONA)
+    loaded = wired(MONA)
     loaded.eval().load_state_dict(host.state_dict())
     for other in (copy.deepcopy(host), pickle.loads(pickle.dumps(host)), loaded, host.double().float()):
         assert isinstance(other.stages[1].blocks[1].attn, WindowAttention)
         assert torch.equal(other(x)[-1], out)
-    _, full = wired()
+    full = wired(dict(type='Full'))
     mmpeft.merge(full)
-    assert type(full.stages[1].blocks[1].attn) is stock
+    assert type(full.stages[1].blocks[1].attn) is type(swin().stages[1].blocks[1].attn)
