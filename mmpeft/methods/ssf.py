@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
+from mmpeft.methods.affine import affine_gradients
+
 # Below this a scale divides away too much of what its gradient is computed from.
 SMALL = 0.01
 
@@ -107,8 +109,7 @@ class ScaledLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor):
         out, weight, scale, shift = ctx.saved_tensors
-        tokens = tuple(range(grad.dim() - 1))
         with torch.autocast(grad.device.type, enabled=False):
             grad_x = grad @ (weight * scale.unsqueeze(1)).to(grad.dtype) if ctx.needs_input_grad[0] else None
-            grad_scale = (out - shift).mul_(grad).sum(tokens) / scale
-        return grad_x, None, None, grad_scale, grad.sum(tokens)
+            grad_scale, grad_shift = affine_gradients(grad, out, scale, shift)
+        return grad_x, None, None, grad_scale, grad_shift
