@@ -4,6 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpeft.hosts import adapters_of
+from mmpeft.hosts.host import subclass
+from mmpeft.hosts.vit import SelfAttention
+from mmpeft.hosts.windows import WindowAttention
 from mmpeft.methods import CVPT, SSF, Mona
 from mmpeft.methods.cvpt import Attention, plain
 
@@ -41,11 +44,33 @@ class PlainCVPT(CVPT):
         return y if self.beside else x + y
 
 
+class PlainWindowAttention(WindowAttention):
+    """The stock attention of Swin."""
+
+    def forward(self, *args) -> Tensor:
+        return self.stock.forward(self, *args)
+
+
+class PlainSelfAttention(SelfAttention):
+    """The stock attention of mmseg's ViT, where no adapter sits in it."""
+
+    def forward(self, *args, **kwargs) -> tuple[Tensor, Tensor | None]:
+        return super().forward(*args, **kwargs) if self.adapters else self.stock.forward(self, *args, **kwargs)
+
+
 PLAIN = {Mona: PlainMona, SSF: PlainSSF, CVPT: PlainCVPT}
+PLAIN_HOSTS = {WindowAttention: PlainWindowAttention, SelfAttention: PlainSelfAttention}
 
 
 def use_plain_forms(backbone: nn.Module) -> bool:
-    """Let the adapters in ``backbone`` compute as published; whether there is one that then computes otherwise."""
+    """Let the adapters in ``backbone`` compute as published; whether there is one that then computes otherwise.
+
+    The attention of the base then is the stock one.
+    """
+    for module in backbone.modules():
+        host = PLAIN_HOSTS.get(getattr(module, 'host', None))
+        if host:
+            module.__class__ = subclass(module.stock, host)
     adapters = [adapter for _, adapter in adapters_of(backbone) if type(adapter) in PLAIN]
     for adapter in adapters:
         adapter.__class__ = PLAIN[type(adapter)]

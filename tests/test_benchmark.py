@@ -7,11 +7,12 @@ from tiny_data import tool
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmpeft.costs import peak_bytes
+from mmpeft.hosts.windows import WindowAttention
 from mmpeft.measuring import Setting, measure
 from mmpeft.methods import SSF
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.reports.benchmarking import build, read_method, variants
-from mmpeft.plain import PLAIN
+from mmpeft.plain import PLAIN, PlainWindowAttention
 
 MICRO = 'configs/demo/mona_swin-micro_digits.py'
 TINY = ['--size', '32', '48', '--batch', '1', '--repeats', '1']
@@ -23,14 +24,15 @@ def of(stock, *methods):
 
 def test_the_tool_prints_a_table_and_writes_it_with_a_picture(tmp_path, capsys):
     out = tmp_path / 'benchmark'
-    tool('benchmark').main([MICRO, '--methods', 'SSF', *TINY, '--out', str(out)])
-    names = ['full', 'frozen', 'SSF, plain', 'SSF', 'SSF, merged']
+    tool('benchmark').main([MICRO, '--methods', 'SSF', '--recompute-ffn', *TINY, '--out', str(out)])
+    names = ['full', 'frozen', 'SSF, plain', 'SSF', 'SSF, recompute_ffn', 'SSF, merged']
     printed = capsys.readouterr().out
     assert [line.split(' | ')[0].strip('| ') for line in printed.splitlines()[2:]] == names
     rows = {row['name']: row for row in csv.DictReader((out / 'benchmark.csv').open())}
     assert list(rows) == names
     assert rows['full']['step_of_full'] == rows['full']['saved_of_full'] == rows['full']['inference_of_stock'] == '1.0'
-    assert float(rows['frozen']['saved']) < float(rows['SSF']['saved']) <= float(rows['SSF, plain']['saved'])
+    saved = [float(rows[name]['saved']) for name in ('SSF, recompute_ffn', 'SSF', 'SSF, plain')]
+    assert saved == sorted(saved) and len({*saved}) == 3
     assert rows['SSF, merged']['step'] == '' and rows['frozen']['inference'] == ''
     assert (out / 'benchmark.png').stat().st_size > 10_000
     with pytest.raises(SystemExit, match='holds files already'):
@@ -69,6 +71,7 @@ def test_gradients_flow_through_the_frozen_limit():
 def test_published_forms_take_the_place_of_ours():
     model = of(swin(), 'SSF')['SSF, plain'].model
     assert {type(m) for m in model.modules() if isinstance(m, SSF)} == {PLAIN[SSF]}
+    assert {m.host for m in model.modules() if isinstance(m, WindowAttention)} == {PlainWindowAttention}
 
 
 class Operations(TorchDispatchMode):

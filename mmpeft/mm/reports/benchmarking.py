@@ -54,7 +54,9 @@ HEADS = dict(
 )
 
 
-def benchmark(backbone: str, methods: Sequence[str], setting: Setting, out: Path | None = None) -> str:
+def benchmark(
+    backbone: str, methods: Sequence[str], setting: Setting, out: Path | None = None, recompute_ffn: bool = False
+) -> str:
     """Measure ``methods`` in ``backbone``; the table, which with ``out`` is written as CSV and picture, too.
 
     Args:
@@ -62,6 +64,7 @@ def benchmark(backbone: str, methods: Sequence[str], setting: Setting, out: Path
         methods: Method names, with options as in ``'CVPT:num_prompts=200,dropout=0'``.
         setting: Input and device.
         out: A folder to be made.
+        recompute_ffn: Measure each method with that option, too.
 
     Raises:
         UserError: A backbone, method or option is unknown, or the folder holds files already.
@@ -70,7 +73,7 @@ def benchmark(backbone: str, methods: Sequence[str], setting: Setting, out: Path
     configs = {text: read_method(text) for text in methods}
     stock = build(backbone, setting.size)
     try:
-        models = list(variants(stock, configs))
+        models = list(variants(stock, configs, recompute_ffn))
     except ValueError as error:
         raise UserError(str(error)) from error
     rows = measure(models, setting, partial(track_iter_progress, file=sys.stderr))
@@ -128,7 +131,7 @@ def build(backbone: str, size: tuple[int, int]) -> nn.Module:
     return MODELS.build({key: value for key, value in config.items() if key not in ('init_cfg', 'pretrained')})
 
 
-def variants(stock: nn.Module, methods: dict[str, dict]) -> Iterator[Variant]:
+def variants(stock: nn.Module, methods: dict[str, dict], recompute_ffn: bool = False) -> Iterator[Variant]:
     """The models to compare: full fine-tuning, the frozen limit, and each method as published, as here, and merged.
 
     In the frozen limit nothing trains and gradients flow through every block. All but the first share one base.
@@ -136,6 +139,7 @@ def variants(stock: nn.Module, methods: dict[str, dict]) -> Iterator[Variant]:
     Args:
         stock: A stock backbone; it is frozen.
         methods: Configs of methods by their names.
+        recompute_ffn: Yield each method with that option, too.
 
     Raises:
         ValueError: As ``mmpeft.inject``.
@@ -151,6 +155,8 @@ def variants(stock: nn.Module, methods: dict[str, dict]) -> Iterator[Variant]:
         if has_plain:
             yield Variant(f'{name}, plain', plain)
         yield Variant(name, ours, plain=f'{name}, plain' if has_plain else None)
+        if recompute_ffn:
+            yield Variant(f'{name}, recompute_ffn', adapted(stock, config, recompute_ffn=True), infers=False)
         merged = copy.deepcopy(ours)
         if merge(merged).folded and isinstance(merged, type(stock)):
             yield Variant(f'{name}, merged', merged, trains=False)
@@ -161,10 +167,10 @@ def _twin(stock: nn.Module) -> nn.Module:
     return copy.deepcopy(stock, {id(parameter): parameter for parameter in stock.parameters()})
 
 
-def adapted(stock: nn.Module, config: dict) -> nn.Module:
+def adapted(stock: nn.Module, config: dict, recompute_ffn: bool = False) -> nn.Module:
     """A copy of a frozen ``stock`` backbone with a method; it owns what trains and shares the rest."""
     twin = _twin(stock)
-    inject(twin, config)
+    inject(twin, config, recompute_ffn)
     freeze(twin)
     for name, parameter in list(twin.named_parameters()):
         if parameter.requires_grad and not is_adapter(name):
