@@ -5,13 +5,14 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from test_trainings import SCORES
 from tiny import SWIN, runner_config, swin, wrapped
 from tiny_data import tool
 
 import mmpeft
 from mmpeft.costs import flops, saved_bytes
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.reports.reporting import costs, read_run
+from mmpeft.mm.reports.reporting import METRICS, costs, read_run
 
 FULL = 'configs/demo/full_swin-micro_digits.py'
 DEMO = 'configs/demo/mona_swin-micro_digits.py'
@@ -95,3 +96,7 @@ def test_a_work_dir_without_a_log_or_without_the_score_is_refused(tmp_path):
         read_run(tmp_path)
     with pytest.raises(UserError, match=r'has no score mIoU; it has coco/bbox_mAP, loss, step'):
         read_run(work_dir(tmp_path, 'one', [0.1]), 'mIoU')
+
+
+def test_the_score_of_every_data_set_that_configs_train_on_is_known():
+    assert {*SCORES.values()} <= {*METRICS}

@@ -180,6 +180,12 @@ def test_a_wrong_ending_is_refused_before_anything_is_scored(trained, tmp_path, 
     assert not evaluations
 
 
+@pytest.mark.parametrize('flag', ['--images', '--epochs', '--count'])
+def test_nothing_is_made_of_nothing(trained, tmp_path, flag):
+    with pytest.raises(SystemExit, match=f'At least one image, one epoch and one checkpoint .*{flag} 0'):
+        soup(trained, 'uniform', tmp_path / 'a.safetensors', flag, '0')
+
+
 def test_a_score_of_another_name_is_asked_for(trained, tmp_path):
     with pytest.raises(SystemExit, match='gives no score mAP; name one with --metric: aAcc, mIoU, mAcc'):
         soup(trained, 'greedy', tmp_path / 'a.safetensors', '--metric', 'mAP')

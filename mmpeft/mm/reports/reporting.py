@@ -22,7 +22,7 @@ from mmpeft.mm.config import inject_at_build
 SHAPES = {'mmdet': (800, 1344), 'mmrotate': (1024, 1024)}
 # Tensors of a parameter's size that an optimizer keeps; SGD keeps one if it has momentum.
 STATES = {'Adam': 2, 'AdamW': 2, 'NAdam': 2, 'RAdam': 2, 'Adamax': 2, 'Adagrad': 1, 'Lion': 1}
-METRICS = ('coco/segm_mAP', 'coco/bbox_mAP', 'mIoU', 'dota/mAP', 'pascal_voc/mAP')
+METRICS = ('coco/segm_mAP', 'coco/bbox_mAP', 'mIoU', 'dota/mAP', 'star/mAP', 'pascal_voc/mAP')
 MEGA = 1e6
 
 

@@ -121,6 +121,11 @@ def make_soup(
     for path in (place, table, plot):
         if path.exists():
             raise UserError(f'{path} exists; name another --out, nothing is overwritten.')
+    if min(options.images, options.epochs, options.count) < 1:
+        raise UserError(
+            f'At least one image, one epoch and one checkpoint are needed, got --images {options.images} '
+            f'--epochs {options.epochs} --count {options.count}.'
+        )
     if recipe == 'learned' and options.lora == 'delta':
         raise UserError('A learned soup mixes the factors of LoRA; leave out --lora delta.')
     files = last_checkpoints(files, options.count) if recipe == 'last' else [last_weights(file) for file in files]
