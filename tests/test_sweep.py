@@ -147,6 +147,24 @@ def test_a_sweep_trains_skips_what_is_finished_and_feeds_a_soup(config, capsys):
 
 
 @pytest.mark.slow
+def test_a_sweep_of_full_fine_tuning_feeds_soups_of_checkpoints(config):
+    cfg = Config.fromfile(config)
+    cfg.model.backbone = {**cfg.model.backbone.backbone, 'type': 'mmseg.SwinTransformer'}
+    del cfg.optim_wrapper.constructor
+    cfg.dump(config)
+    out = sweep(config, runs=2)
+    runs = [str(out / f'run_0{number}') for number in range(2)]
+    for run in runs:
+        tool('train').main([f'{run}.py', '--work-dir', run])
+    for recipe in ('greedy', 'learned'):
+        tool('soup').main([recipe, str(config), *runs, '--out', f'{out}/{recipe}.pth', '--images', '4'])
+        meta = read_checkpoint(out / f'{recipe}.pth')['meta']['mmpeft']
+        assert meta['start'] == hashlib.sha256((out / 'start.pth').read_bytes()).hexdigest()
+        assert meta['heldout'] == heldout_hash(HELD)
+    tool('test').main([str(config), f'{out}/greedy.pth', '--work-dir', str(out / 'test')])
+
+
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_with_its_log(config):
     out = sweep(config, runs=1)
     (out / 'run_00.py').write_text('model = dict()')
