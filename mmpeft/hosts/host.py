@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -43,6 +44,11 @@ class Host:
             return value
         adapter = self.adapters[site]
         return value + self.run(adapter, x, hw_shape) if adapter.beside else self.run(adapter, value, hw_shape)
+
+    def at_linear(self, site: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What goes on from ``site``, the output of a linear layer, which an adapter may compute itself."""
+        compute = getattr(self.adapters[site], 'after_linear', None) if site in self.adapters else None
+        return compute(x, weight, bias) if compute else self.at(site, F.linear(x, weight, bias), x)
 
     def __reduce__(self):
         return _blank, (self.stock, self.host), self.__dict__

@@ -20,12 +20,11 @@ class Leaf(Host):
 
 
 class Linear(Leaf):
-    """``nn.Linear``; an adapter that computes the layer with itself in it does so."""
+    """``nn.Linear``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        for adapter in self.adapters.values():
-            if getattr(adapter, 'after_linear', None):
-                return adapter.after_linear(x, self.weight, self.bias)
+        for site in self.adapters:
+            return self.at_linear(site, x, self.weight, self.bias)
         return super().forward(x)
 
     @staticmethod

@@ -122,12 +122,12 @@ class SelfAttention(Host):
             return super().forward(query, key, value, key_padding_mask, need_weights, attn_mask)
         if key_padding_mask is not None or attn_mask is not None:
             raise ValueError('Adapters inside nn.MultiheadAttention take no masks.')
-        length, batch, dim = query.shape
-        qkv = self.at('qkv', F.linear(query, self.in_proj_weight, self.in_proj_bias), query)
-        q, k, v = qkv.unflatten(-1, (3, self.num_heads, dim // self.num_heads)).permute(2, 1, 3, 0, 4)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
-        out = out.permute(2, 0, 1, 3).reshape(length, batch, dim)
-        return self.at('proj', F.linear(out, self.out_proj.weight, self.out_proj.bias), out), None
+        x = query.transpose(0, 1)  # as the block around has it in memory
+        qkv = self.at_linear('qkv', x, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        y = y.transpose(1, 2).flatten(2)
+        return self.at_linear('proj', y, self.out_proj.weight, self.out_proj.bias).transpose(0, 1), None
 
 
 class ViTBackbone(Backbone):
