@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmpeft.methods.mona_function import MonaFunction, Weights, as_maps, as_tokens
+from mmpeft.methods.mona_function import MonaFunction, as_maps, as_tokens
+from mmpeft.methods.mona_weights import Parameters
 
 INITS = ('trunc_normal', 'torch')
 
@@ -91,32 +92,19 @@ class Mona(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.steps(x, hw_shape, dropout)
-        return MonaFunction.apply(x, hw_shape, self.norm.eps, dropout, self.lean, *self.weights())
+        return MonaFunction.apply(x, hw_shape, self.norm.eps, dropout, self.lean, *self.parts())
 
-    def weights(self) -> Weights:
-        """The weights of the layer as it is computed, composed of its parameters."""
-        norm, down, up = self.norm, self.down, self.up
-        affine = norm.weight * self.gamma, norm.bias * self.gamma, self.gammax
-        middle = *self.depthwise_kernel(), *self.pointwise_matrix()
-        return Weights(*affine, down.weight, down.bias, *middle, up.weight, up.bias)
+    def parts(self) -> Parameters:
+        """The parameters, part by part."""
+        layers = self.down, self.conv3, self.conv5, self.conv7, self.pointwise, self.up
+        rest = (tensor for layer in layers for tensor in (layer.weight, layer.bias))
+        return Parameters(self.norm.weight, self.norm.bias, self.gamma, self.gammax, *rest)
 
     def steps(self, x: Tensor, hw_shape: tuple[int, int], dropout: float) -> Tensor:
         """The layer step by step, for compilers and exporters to make their own of."""
-        w = self.weights()
+        w = self.parts().composed()
         z = F.layer_norm(x, self.norm.normalized_shape, w.norm, w.norm_bias, self.norm.eps)
         y = F.linear(torch.addcmul(z, x, w.gammax), w.down, w.down_bias)
         y = as_tokens(F.conv2d(as_maps(y, hw_shape), w.kernel, w.kernel_bias, padding=3, groups=y.shape[2]))
         y = F.gelu(F.linear(y, w.matrix, w.matrix_bias))
         return x + F.linear(F.dropout(y, dropout), w.up, w.up_bias)
-
-    def depthwise_kernel(self) -> tuple[Tensor, Tensor]:
-        """Weight (D, 1, 7, 7) and bias (D) equal to the mean of the three convolutions plus the skip."""
-        parts = (self.conv3, self.conv5, self.conv7)
-        weight = sum(F.pad(conv.weight, [(7 - conv.kernel_size[0]) // 2] * 4) for conv in parts) / 3
-        skip = F.pad(weight.new_ones(1, 1, 1, 1), [3] * 4)
-        return weight + skip, sum(conv.bias for conv in parts) / 3
-
-    def pointwise_matrix(self) -> tuple[Tensor, Tensor]:
-        """Weight (D, D) and bias (D) equal to the 1 x 1 convolution plus the skip."""
-        weight = self.pointwise.weight.flatten(1)
-        return weight + torch.eye(len(weight), dtype=weight.dtype, device=weight.device), self.pointwise.bias

@@ -1,6 +1,6 @@
 """Mona as one operation with a backward pass of its own, which keeps little and computes the rest again."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmpeft.methods.affine import affine_gradients
+from mmpeft.methods.mona_weights import Parameters, Weights
 
 aten = torch.ops.aten
 # From this many tokens on, a CPU computes the gradient of the kernel by tiles of this size, some channels at a time.
@@ -16,29 +17,8 @@ TILE = 8
 CHANNELS = 8
 
 
-class Weights(NamedTuple):
-    """What Mona computes with: one norm, one depthwise kernel, one matrix between two projections."""
-
-    norm: Tensor
-    norm_bias: Tensor
-    gammax: Tensor
-    down: Tensor
-    down_bias: Tensor
-    kernel: Tensor
-    kernel_bias: Tensor
-    matrix: Tensor
-    matrix_bias: Tensor
-    up: Tensor
-    up_bias: Tensor
-
-    def prepared(self, dtype: torch.dtype, dropout: float) -> 'Weights':
-        """Weights of products and convolutions in ``dtype``, and ``up`` divided by the share that dropout keeps."""
-        cast = Weights(*self[:3], *(weight.to(dtype) for weight in self[3:]))
-        return cast._replace(up=cast.up / (1 - dropout)) if dropout else cast
-
-
 class MonaFunction(torch.autograd.Function):
-    """``x + up(dropout(gelu(matrix(conv(down(norm(x) + gammax x))))))`` for ``x`` and the ``Weights`` one by one.
+    """``x + up(dropout(gelu(matrix(conv(down(norm(x) + gammax x))))))`` for ``x`` and the ``Parameters`` one by one.
 
     The backward pass is given x, the input and the output of the convolution, the input of GELU, and what dropout
     kept; it computes the norm again. With ``lean`` it is given the output of the convolution, the state of the random
@@ -47,14 +27,14 @@ class MonaFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, hw_shape: tuple[int, int], eps: float, dropout: float, lean: bool, *weights):
+    def forward(ctx: Any, x: Tensor, hw_shape: tuple[int, int], eps: float, dropout: float, lean: bool, *parameters):
         device = x.device.type
         autocast = torch.is_autocast_enabled(device)
-        ctx.dtype = torch.get_autocast_dtype(device) if autocast else weights[-1].dtype
+        ctx.dtype = torch.get_autocast_dtype(device) if autocast else parameters[-1].dtype
         ctx.hw_shape, ctx.eps, ctx.dropout = hw_shape, eps, dropout
         ctx.from_result = lean and x.dtype in (torch.float32, torch.float64)
         with torch.autocast(device, enabled=False):
-            w = Weights(*weights).prepared(ctx.dtype, dropout)
+            w = Parameters(*parameters).composed().prepared(ctx.dtype, dropout)
             y = F.linear(_mixed(x, w, eps)[0].to(ctx.dtype), w.down, w.down_bias)
             convolved = _convolved(y, hw_shape, w)
             ctx.random_state = _generator(x).get_state() if lean and dropout else None
@@ -64,15 +44,16 @@ class MonaFunction(torch.autograd.Function):
             out = branch.add_(x) if branch.dtype == x.dtype else x + branch
         if lean:
             y = active = kept = None
-        ctx.save_for_backward(out if ctx.from_result else x, y, convolved, active, kept, *weights)
+        ctx.save_for_backward(out if ctx.from_result else x, y, convolved, active, kept, *parameters)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor):
-        x, y, convolved, active, kept, *weights = ctx.saved_tensors
+        x, y, convolved, active, kept, *parameters = ctx.saved_tensors
+        parameters = Parameters(*parameters)
         with torch.autocast(x.device.type, enabled=False):
-            w = Weights(*weights).prepared(ctx.dtype, ctx.dropout)
+            w = parameters.composed().prepared(ctx.dtype, ctx.dropout)
             if ctx.random_state is not None:
                 kept = _redraw(convolved, ctx.dropout, ctx.random_state)
             if active is None:
@@ -111,7 +92,7 @@ class MonaFunction(torch.autograd.Function):
             grad_up / (1 - ctx.dropout) if ctx.dropout else grad_up,
             grad_up_bias,
         )
-        return grad_x, None, None, None, None, *grads
+        return grad_x, None, None, None, None, *parameters.gradients(grads)
 
 
 def _mixed(x: Tensor, w: Weights, eps: float) -> tuple[Tensor, Tensor, Tensor]:
