@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmpeft.checkpoint import differences_of, save_adapters
@@ -18,8 +18,8 @@ from mmpeft.freeze import adapted_backbones, is_adapter
 from mmpeft.hosts import Backbone
 from mmpeft.inject import full_options
 from mmpeft.layouts import CLASSIFIER_NORM, FRESH_SSF, HEAD, HEADS, SHARED, Layout, Move, find_layout
-from mmpeft.mm.checks import UserError, read_config, register_library
-from mmpeft.mm.config import inject_at_build
+from mmpeft.mm.checks import UserError
+from mmpeft.mm.config import buildable_config
 from mmpeft.mm.weights.checkpoints import download, read_checkpoint
 from mmpeft.report import listed
 
@@ -125,11 +125,7 @@ def _free_paths(out: str, checkpoint: str) -> tuple[Path, Path]:
 
 
 def _build(config: str, options: Mapping[str, Any] | None) -> nn.Module:
-    cfg = read_config(config, options)
-    register_library(cfg.get('default_scope'))
-    inject_at_build(cfg)
-    init_default_scope(cfg.default_scope)
-    return MODELS.build(copy.deepcopy(cfg.model))
+    return MODELS.build(copy.deepcopy(buildable_config(config, options).model))
 
 
 def _read(checkpoint: str, ema: bool) -> tuple[dict[str, Tensor], dict, bool]:

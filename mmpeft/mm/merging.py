@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmpeft.files import write_atomically
 from mmpeft.freeze import adapted_backbones
 from mmpeft.merge import MergeReport, merge
 from mmpeft.mm.backbone import NAMED, wrapper_form
-from mmpeft.mm.checks import UserError, read_config, register_library
-from mmpeft.mm.config import inject_at_build
+from mmpeft.mm.checks import UserError
+from mmpeft.mm.config import buildable_config
 from mmpeft.mm.trained import load_trained
 
 
@@ -65,11 +65,8 @@ def merge_checkpoint(config: str, checkpoint: str, out: str, *, cfg_options: Map
     Raises:
         UserError: The config has no adapters, the checkpoint is not of its model, or a file to write exists.
     """
-    cfg = read_config(config, cfg_options)
-    register_library(cfg.get('default_scope'))
     paths = _free_paths(out)
-    inject_at_build(cfg)
-    init_default_scope(cfg.default_scope)
+    cfg = buildable_config(config, cfg_options)
     use_wrapper_form(cfg, config)
     model, loaded = load_trained(cfg, checkpoint)
     backbone = next(iter(adapted_backbones(model).values()))

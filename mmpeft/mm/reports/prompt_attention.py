@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmpeft.hosts.vit import Grid, ViTBackbone
 from mmpeft.mm.checks import UserError, check_data
+from mmpeft.mm.config import buildable_config
 from mmpeft.mm.reports.benchmarking import adapted
-from mmpeft.mm.reports.similarity import model_config, model_source, pretrained_backbone, some_images
+from mmpeft.mm.reports.similarity import model_source, pretrained_backbone, some_images
 from mmpeft.mm.trained import load_trained
 
 
@@ -50,7 +50,7 @@ def pretrained_shares(path: str, counts: Iterable[int], images: int) -> Iterator
     Raises:
         UserError: The config names no pretrained ViT, or its test images are not there.
     """
-    cfg = model_config(path)
+    cfg = buildable_config(path)
     check_data(cfg, 'test')
     for count in counts:
         backbone = pretrained_backbone(cfg, path, dict(type='VPT', num_prompts=count))
@@ -68,9 +68,8 @@ def trained_share(path: str, images: int) -> Share:
         UserError: The path is neither, the checkpoint or the images are missing, or it is no ViT with prompts.
     """
     config, checkpoint = model_source(path)
-    cfg = model_config(config)
+    cfg = buildable_config(config)
     check_data(cfg, 'test')
-    init_default_scope(cfg.default_scope)
     backbone = load_trained(cfg, checkpoint)[0].backbone
     return prompt_share(Path(path.partition('=')[0]).stem, backbone, some_images(cfg, images))
 

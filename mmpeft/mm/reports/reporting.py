@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import nn
 
 from mmpeft.checkpoint import tensors_to_save
 from mmpeft.costs import flops, saved_bytes, without_content
 from mmpeft.freeze import adapted_backbones, count_parameters
-from mmpeft.mm.checks import UserError, check_free, read_config, register_library
-from mmpeft.mm.config import inject_at_build
+from mmpeft.mm.checks import UserError, check_free
+from mmpeft.mm.config import buildable_config
 
 SHAPES = {'mmdet': (800, 1344), 'mmrotate': (1024, 1024)}
 # Tensors of a parameter's size that an optimizer keeps; SGD keeps one if it has momentum.
@@ -110,10 +110,7 @@ def costs(config: str, shape: tuple[int, int] | None = None, run: Run | None = N
     Raises:
         UserError: The config cannot be built.
     """
-    cfg = read_config(config)
-    register_library(cfg.get('default_scope'))
-    inject_at_build(cfg)
-    init_default_scope(cfg.default_scope)
+    cfg = buildable_config(config)
     model = MODELS.build(copy.deepcopy(cfg.model))
     backbone = model.backbone
     counts, whole = count_parameters(backbone), count_parameters(model)

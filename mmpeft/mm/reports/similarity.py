@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from mmpeft.hosts import find_backbone
 from mmpeft.mm.backbone import wrap_backbone
-from mmpeft.mm.checks import UserError, check_data, check_free, read_config, register_library
-from mmpeft.mm.config import inject_at_build
+from mmpeft.mm.checks import UserError, check_data, check_free
+from mmpeft.mm.config import buildable_config
 from mmpeft.mm.merging import use_wrapper_form
 from mmpeft.mm.reports.reporting import config_of
 from mmpeft.mm.saving.resume import find_resumable
@@ -61,7 +61,7 @@ def similarity(paths: Sequence[str], images: int = 8, out: Path | None = None) -
     """
     check_free(out)
     sources = [model_source(path) for path in paths]
-    cfgs = [model_config(config) for config, _ in sources]
+    cfgs = [buildable_config(config) for config, _ in sources]
     _check_colours(cfgs)
     check_data(cfgs[0], 'test')
     names = [Path(path).name if Path(path).is_dir() else Path(path.partition('=')[0]).stem for path in paths]
@@ -156,14 +156,6 @@ def model_source(path: str) -> tuple[str, str]:
     if not sign:
         raise UserError(f'{path} is no work dir. Give one, or CONFIG=CHECKPOINT.')
     return config, checkpoint
-
-
-def model_config(path: str) -> Config:
-    """The config with its library imported and the methods of its hooks in its model."""
-    cfg = read_config(path)
-    register_library(cfg.get('default_scope'))
-    inject_at_build(cfg)
-    return cfg
 
 
 def _check_colours(cfgs: Sequence[Config]) -> None:
