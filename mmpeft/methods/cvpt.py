@@ -169,13 +169,13 @@ def operations(
         tokens: How many tokens share one set of keys and values; None for so many that the set costs nothing.
         backward: Whether gradients of tokens and prompts are computed too. A product with a frozen weight then
             costs twice, a product of two activations three times. The folded form folds once more, and takes from
-            the gradient at its scores what was added to the tokens.
+            the gradient at its scores what was added to the tokens. Folding counts twice: what it makes is moved, too.
     """
     width, shared = num_heads * prompts, 1 / tokens if tokens else 0
     projection, again = prompts * dim**2 * shared, width**2 * (1 + dim * shared)
     if backward:
-        return 4 * dim**2 + 6 * dim * prompts + 4 * projection, 6 * dim * width + again + 10 * projection
-    return 2 * dim**2 + 2 * dim * prompts + 2 * projection, 2 * dim * width + 4 * projection
+        return 4 * dim**2 + 6 * dim * prompts + 4 * projection, 6 * dim * width + again + 16 * projection
+    return 2 * dim**2 + 2 * dim * prompts + 2 * projection, 2 * dim * width + 6 * projection
 
 
 def plain(x: Tensor, prompts: Tensor, attention: Attention) -> Tensor:

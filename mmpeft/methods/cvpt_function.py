@@ -54,7 +54,7 @@ class FoldedAttention(torch.autograd.Function):
             g_logits = torch._softmax_backward_data(g_scores, by_head, -1, scores.dtype).flatten(2)
             g_down = g_logits.transpose(1, 2) @ x
             if ctx.residual:  # x is the result here, from which scores @ up is missing
-                g_down = torch.baddbmm(g_down, g_logits.transpose(1, 2) @ scores, up, alpha=-1)
+                g_down.baddbmm_(g_logits.transpose(1, 2) @ scores, up, alpha=-1)
             g_parts = g_down, g_logits.sum(1), scores.transpose(1, 2) @ g
             wanted = [w for w, n in zip(weights, needed, strict=True) if n]
             found = iter(torch.autograd.grad(parts, wanted, g_parts) if wanted else ())
