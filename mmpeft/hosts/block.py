@@ -48,7 +48,7 @@ class PreNormBlock(Host):
         x = self.at('before_attn', x, x, hw_shape)
         branch = self.attention(self.norm1(x), hw_shape)
         branch = self.at('attn_branch', branch, branch, hw_shape)
-        x = self.at('beside_attn', branch, x, hw_shape) + x
+        x = x + self.at('beside_attn', branch, x, hw_shape)
         x = self.at('after_attn', x, x, hw_shape)
         out = self.at('beside_ffn', self.feed_forward(x, hw_shape), x, hw_shape)
         return self.at('after_ffn', out, out, hw_shape)
