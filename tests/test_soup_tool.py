@@ -11,7 +11,7 @@ from tiny_data import tool
 from mmpeft.adapter_file import write_file
 from mmpeft.checkpoint import read_adapters
 from mmpeft.mm.soups.heldout import heldout_hash
-from mmpeft.mm.soups.scoring import Scorer
+from mmpeft.mm.soups.scoring import FixedBatches, Scorer
 from mmpeft.soups import uniform_soup
 
 LIST = heldout_hash(HELD)
@@ -99,6 +99,14 @@ def test_the_tensors_of_a_uniform_soup_are_the_mean_with_batch_norm_statistics_o
     assert statistics and not any(torch.equal(found[name], mean[name]) for name in statistics)
     kept = {name for name in mean if name not in statistics and 'num_batches' not in name}
     assert same({n: found[n] for n in kept}, {n: mean[n] for n in kept})
+
+
+@pytest.mark.parametrize('images, alike, sizes', [(5, False, [2, 2, 1]), (5, True, [2, 2]), (1, True, [1])])
+def test_batches_are_the_same_each_time_and_of_one_size_where_they_have_to_be(images, alike, sizes):
+    batches = FixedBatches(dict(type='NoiseDataset'), 2, images, alike)
+    first, second = ([batch['inputs'] for batch in batches] for _ in range(2))
+    assert [len(inputs) for inputs in first] == sizes
+    assert all(torch.equal(x, y) for a, b in zip(first, second, strict=True) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize('by', ['block', pytest.param('global', marks=pytest.mark.slow)])

@@ -119,13 +119,15 @@ class FixedBatches:
         dataset: The config of a data set.
         batch_size: Images in a batch.
         images: How many images; all of a smaller data set.
+        alike: Leave a last batch out that is smaller than the others.
     """
 
-    def __init__(self, dataset: Mapping[str, Any], batch_size: int, images: int) -> None:
+    def __init__(self, dataset: Mapping[str, Any], batch_size: int, images: int, alike: bool = False) -> None:
         with _quiet():
             self._dataset = DATASETS.build(dataset)
         order = torch.randperm(len(self._dataset), generator=torch.Generator().manual_seed(0))
-        self._chunks = order[:images].split(batch_size)
+        chunks = order[:images].split(batch_size)
+        self._chunks = [chunk for chunk in chunks if not alike or len(chunk) == len(chunks[0])]
 
     def __len__(self) -> int:
         return len(self._chunks)

@@ -267,7 +267,8 @@ class _Kitchen:
         if not any(name.endswith('running_mean') for name in names):
             return None
         check_data(self.cfg, 'train')
-        batches = self._batches(self.cfg.train_dataloader.dataset)
+        # Each batch has the same weight in the mean, and a batch of one may have no variance.
+        batches = self._batches(self.cfg.train_dataloader.dataset, alike=True)
 
         def finish(state: State) -> State:
             load(self.model, state)
@@ -277,5 +278,5 @@ class _Kitchen:
 
         return finish
 
-    def _batches(self, dataset: Mapping[str, Any]) -> FixedBatches:
-        return FixedBatches(dataset, self.cfg.train_dataloader.batch_size, self.options.images)
+    def _batches(self, dataset: Mapping[str, Any], alike: bool = False) -> FixedBatches:
+        return FixedBatches(dataset, self.cfg.train_dataloader.batch_size, self.options.images, alike)
