@@ -7,8 +7,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mmpeft.costs import saved_bytes
 from mmpeft.inject import full_options
-from mmpeft.methods import Mona, mona_function
-from mmpeft.methods.mona_function import kernel_gradient
+from mmpeft.methods import Mona, depthwise, mona_function
+from mmpeft.methods.depthwise import kernel_gradient
 from mmpeft.plain import PlainMona
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -62,7 +62,7 @@ def test_values_and_gradients_equal_the_published_steps(hw_shape, lean, dropout,
 
 
 @pytest.mark.parametrize('shape', [(2, 9, 8, 8), (1, 11, 17, 3), (3, 1, 1, 40)])
-def test_the_gradient_of_a_kernel_by_tiles_is_that_of_the_convolution(shape):
+def test_the_gradient_of_a_kernel_by_lanes_is_that_of_the_convolution(shape):
     groups = shape[1]
     x, kernel = torch.randn(shape, dtype=torch.float64), torch.randn(groups, 1, 7, 7, dtype=torch.float64)
     out = F.conv2d(x, kernel.requires_grad_(), padding=3, groups=groups)
@@ -71,11 +71,10 @@ def test_the_gradient_of_a_kernel_by_tiles_is_that_of_the_convolution(shape):
     torch.testing.assert_close(kernel_gradient(grad, x), expected)
 
 
-@pytest.mark.parametrize('lean', [False, True])
-def test_a_large_grid_has_the_gradients_of_a_small_one(monkeypatch, lean):
-    layer, x = spread(Mona(12, bottleneck=9, lean=lean)), torch.randn(2, 30, 12, requires_grad=True)
+def test_images_one_after_the_other_have_the_gradients_of_all_at_once(monkeypatch):
+    layer, x = spread(Mona(12, bottleneck=9)), torch.randn(3, 30, 12, requires_grad=True)
     wanted = gradients(layer, seeded(layer, x, (5, 6)), x)
-    monkeypatch.setattr(mona_function, 'LARGE_GRID', 1)
+    monkeypatch.setattr(depthwise, 'TOKENS', 60)
     for ours, expected in zip(gradients(layer, seeded(layer, x, (5, 6)), x), wanted, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
 
@@ -114,12 +113,12 @@ def test_the_backward_pass_leaves_the_generator_as_it_is():
 
 def test_what_is_kept_for_the_backward_pass():
     x = torch.randn(2, 30, 12, requires_grad=True)
-    wide, narrow, bits = x.nbytes, 4 * 60 * 6, 60 * 6
+    wide, narrow, bits, composed = x.nbytes, 4 * 60 * 6, 60 * 6, 4 * (49 * 6 + 6 + 6 * 6 + 2 * 12)
     layer = Mona(12, bottleneck=6)
     for lean, expected in ((False, wide + 3 * narrow + bits), (True, wide + narrow)):
         layer.lean = lean
         kept = saved_bytes(layer, lambda: layer(x, (5, 6)))
-        assert kept == expected
+        assert kept == expected + composed
 
 
 @pytest.mark.parametrize('lean', [False, True])

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmpeft.methods.mona_function import MonaFunction, as_maps, as_tokens
+from mmpeft.methods.depthwise import convolution
+from mmpeft.methods.mona_function import MonaFunction
 from mmpeft.methods.mona_weights import Parameters
 
 INITS = ('trunc_normal', 'torch')
@@ -105,6 +106,6 @@ class Mona(nn.Module):
         w = self.parts().composed()
         z = F.layer_norm(x, self.norm.normalized_shape, w.norm, w.norm_bias, self.norm.eps)
         y = F.linear(torch.addcmul(z, x, w.gammax), w.down, w.down_bias)
-        y = as_tokens(F.conv2d(as_maps(y, hw_shape), w.kernel, w.kernel_bias, padding=3, groups=y.shape[2]))
+        y = convolution(y, hw_shape, w.kernel, w.kernel_bias)
         y = F.gelu(F.linear(y, w.matrix, w.matrix_bias))
         return x + F.linear(F.dropout(y, dropout), w.up, w.up_bias)

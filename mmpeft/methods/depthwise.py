@@ -1,0 +1,83 @@
+"""The depthwise 7 x 7 convolution of tokens on their grid, and its gradients."""
+
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PADDING = 3
+OFFSETS = 2 * PADDING + 1
+# A CPU computes the gradient of the kernel from lanes of this many values,
+LANE = 8
+# of so many images at a time that there are about this many tokens, whose copies stay in its caches.
+TOKENS = 4096
+
+
+def convolution(y: Tensor, hw_shape: tuple[int, int], kernel: Tensor, bias: Tensor) -> Tensor:
+    """The convolution, padded with zeros.
+
+    Shape: ``(B, H W, D), (H, W), (D, 1, 7, 7), (D) -> (B, H W, D)``
+    """
+    return _as_tokens(F.conv2d(_as_maps(y, hw_shape), kernel, bias, padding=PADDING, groups=y.shape[2]))
+
+
+def convolution_backward(
+    grad: Tensor, y: Tensor, hw_shape: tuple[int, int], kernel: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of kernel and input.
+
+    Shape: ``(B, H W, D), (B, H W, D), (H, W), (D, 1, 7, 7) -> (D, 1, 7, 7), (B, H W, D)``
+    """
+    grads, maps = _as_maps(grad, hw_shape), _as_maps(y, hw_shape)
+    on_cpu = grad.device.type == 'cpu'
+    geometry = [1, 1], [PADDING, PADDING], [1, 1], False, [0, 0], len(kernel)
+    grad_y, grad_kernel, _ = torch.ops.aten.convolution_backward(
+        grads, maps, kernel, None, *geometry, [True, not on_cpu, False]
+    )
+    if on_cpu:
+        images = max(1, TOKENS // y.shape[1])
+        parts = zip(grads.split(images), maps.split(images), strict=True)
+        grad_kernel = reduce(torch.add, (kernel_gradient(*part) for part in parts))
+    return grad_kernel, _as_tokens(grad_y)
+
+
+def kernel_gradient(grad: Tensor, y: Tensor) -> Tensor:
+    """Gradient of the kernel as products of lanes, which a CPU is quicker at than at the convolution.
+
+    Of each channel, the rows of all maps lie behind each other on a line, with zeros around and between them. The
+    gradient at (i, j) is the sum over this line of ``grad`` times what of ``y`` lies i rows and j places further on.
+    Cut into lanes, that is for each i a product of all lanes of ``grad`` and the windows of ``y`` that j reaches from
+    them, and for each j a sum of those of its entries that lie j places apart: a diagonal.
+
+    Shape: ``(B, D, H, W), (B, D, H, W) -> (D, 1, 7, 7)``, in fp32 at least.
+    """
+    batch, groups, height, width = y.shape
+    dtype = torch.promote_types(y.dtype, torch.float32)
+    lanes = -(-(width + 2 * PADDING) // LANE)
+    rows = height + 2 * PADDING
+    line, window = batch * rows * lanes * LANE, LANE + 2 * PADDING
+    y_line = y.new_zeros(groups, line + LANE, dtype=dtype)
+    grad_line = y.new_zeros(groups, line, dtype=dtype)
+    grid = batch, rows, lanes * LANE
+    inside = slice(PADDING, PADDING + height), slice(PADDING, PADDING + width)
+    y_line[:, :line].unflatten(1, grid)[:, :, *inside] = y.transpose(0, 1)
+    grad_line.unflatten(1, grid)[:, :, :height, :width] = grad.transpose(0, 1)
+    windows = y_line.unfold(1, window, LANE).contiguous()
+    used = line // LANE - 2 * PADDING * lanes
+    cut = grad_line.unflatten(1, (-1, LANE))[:, :used].transpose(1, 2)
+    products = y.new_empty(OFFSETS, groups, LANE, window, dtype=dtype)
+    for i in range(OFFSETS):
+        torch.bmm(cut, windows[:, i * lanes : i * lanes + used], out=products[i])
+    group, row, *_ = products.stride()
+    return products.as_strided((groups, OFFSETS, OFFSETS, LANE), (row, group, 1, window + 1)).sum(3).unsqueeze(1)
+
+
+def _as_maps(y: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+    """Shape: ``(B, H W, D) -> (B, D, H, W)``, channels last in memory."""
+    return y.transpose(1, 2).unflatten(2, hw_shape)
+
+
+def _as_tokens(maps: Tensor) -> Tensor:
+    """Shape: ``(B, D, H, W) -> (B, H W, D)``."""
+    return maps.flatten(2).transpose(1, 2)
