@@ -1,5 +1,6 @@
 """The depthwise 7 x 7 convolution of tokens on their grid, and its gradients."""
 
+import math
 from functools import reduce
 
 import torch
@@ -11,7 +12,7 @@ OFFSETS = 2 * PADDING + 1
 # A CPU computes the gradient of the kernel from lanes of this many values,
 LANE = 8
 # of so many images at a time that there are about this many tokens, whose copies stay in its caches.
-TOKENS = 4096
+TOKENS = 2048
 
 
 def convolution(y: Tensor, hw_shape: tuple[int, int], kernel: Tensor, bias: Tensor) -> Tensor:
@@ -22,27 +23,24 @@ def convolution(y: Tensor, hw_shape: tuple[int, int], kernel: Tensor, bias: Tens
     return _as_tokens(F.conv2d(_as_maps(y, hw_shape), kernel, bias, padding=PADDING, groups=y.shape[2]))
 
 
-def convolution_backward(
-    grad: Tensor, y: Tensor, hw_shape: tuple[int, int], kernel: Tensor
-) -> tuple[Tensor, Tensor]:
+def convolution_backward(grad: Tensor, y: Tensor, hw_shape: tuple[int, int], kernel: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of kernel and input.
 
     Shape: ``(B, H W, D), (B, H W, D), (H, W), (D, 1, 7, 7) -> (D, 1, 7, 7), (B, H W, D)``
     """
-    grads, maps = _as_maps(grad, hw_shape), _as_maps(y, hw_shape)
     on_cpu = grad.device.type == 'cpu'
     geometry = [1, 1], [PADDING, PADDING], [1, 1], False, [0, 0], len(kernel)
     grad_y, grad_kernel, _ = torch.ops.aten.convolution_backward(
-        grads, maps, kernel, None, *geometry, [True, not on_cpu, False]
+        _as_maps(grad, hw_shape), _as_maps(y, hw_shape), kernel, None, *geometry, [True, not on_cpu, False]
     )
     if on_cpu:
         images = max(1, TOKENS // y.shape[1])
-        parts = zip(grads.split(images), maps.split(images), strict=True)
-        grad_kernel = reduce(torch.add, (kernel_gradient(*part) for part in parts))
+        parts = zip(grad.split(images), y.split(images), strict=True)
+        grad_kernel = reduce(torch.add, (kernel_gradient(*part, hw_shape) for part in parts))
     return grad_kernel, _as_tokens(grad_y)
 
 
-def kernel_gradient(grad: Tensor, y: Tensor) -> Tensor:
+def kernel_gradient(grad: Tensor, y: Tensor, hw_shape: tuple[int, int]) -> Tensor:
     """Gradient of the kernel as products of lanes, which a CPU is quicker at than at the convolution.
 
     Of each channel, the rows of all maps lie behind each other on a line, with zeros around and between them. The
@@ -50,19 +48,23 @@ def kernel_gradient(grad: Tensor, y: Tensor) -> Tensor:
     Cut into lanes, that is for each i a product of all lanes of ``grad`` and the windows of ``y`` that j reaches from
     them, and for each j a sum of those of its entries that lie j places apart: a diagonal.
 
-    Shape: ``(B, D, H, W), (B, D, H, W) -> (D, 1, 7, 7)``, in fp32 at least.
+    Shape: ``(B, H W, D), (B, H W, D), (H, W) -> (D, 1, 7, 7)``, in fp32 at least.
     """
-    batch, groups, height, width = y.shape
+    (batch, _, groups), (height, width) = y.shape, hw_shape
     dtype = torch.promote_types(y.dtype, torch.float32)
     lanes = -(-(width + 2 * PADDING) // LANE)
-    rows = height + 2 * PADDING
-    line, window = batch * rows * lanes * LANE, LANE + 2 * PADDING
+    grid = batch, height + 2 * PADDING, lanes * LANE
+    line, window = math.prod(grid), LANE + 2 * PADDING
+
     y_line = y.new_zeros(groups, line + LANE, dtype=dtype)
     grad_line = y.new_zeros(groups, line, dtype=dtype)
-    grid = batch, rows, lanes * LANE
-    inside = slice(PADDING, PADDING + height), slice(PADDING, PADDING + width)
-    y_line[:, :line].unflatten(1, grid)[:, :, *inside] = y.transpose(0, 1)
-    grad_line.unflatten(1, grid)[:, :, :height, :width] = grad.transpose(0, 1)
+    y_grid = y_line[:, :line].unflatten(1, grid)[:, :, PADDING : PADDING + height, PADDING : PADDING + width]
+    grad_grid = grad_line.unflatten(1, grid)[:, :, :height, :width]
+    step = max(1, TOKENS // (batch * width))
+    for into, tokens in ((y_grid, y), (grad_grid, grad)):
+        maps = _as_maps(tokens, hw_shape).transpose(0, 1)
+        for part, values in zip(into.split(step, 2), maps.split(step, 2), strict=True):
+            part.copy_(values)
     windows = y_line.unfold(1, window, LANE).contiguous()
     used = line // LANE - 2 * PADDING * lanes
     cut = grad_line.unflatten(1, (-1, LANE))[:, :used].transpose(1, 2)

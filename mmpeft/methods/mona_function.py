@@ -38,8 +38,7 @@ class MonaFunction(torch.autograd.Function):
             ctx.random_state = _generator(x).get_state() if lean and dropout else None
             kept = draw(convolved, dropout) if dropout else None
             active = F.linear(convolved, w.matrix, w.matrix_bias)
-            branch = F.linear(_hidden(active, kept), w.up, w.up_bias)
-            out = branch.add_(x) if branch.dtype == x.dtype else x + branch
+            out = _projected_onto(x, _hidden(active, kept), w)
         if lean:
             y = active = kept = None
         ctx.save_for_backward(out if ctx.from_result else x, y, convolved, active, kept, *composed, *parameters)
@@ -54,11 +53,12 @@ class MonaFunction(torch.autograd.Function):
             w = composed.prepared(ctx.dtype, ctx.dropout)
             if ctx.random_state is not None:
                 kept = _redraw(convolved, ctx.dropout, ctx.random_state)
+            kept = None if kept is None else kept.to(ctx.dtype)
             if active is None:
                 active = F.linear(convolved, w.matrix, w.matrix_bias)
             hidden = _hidden(active, kept)
             if ctx.from_result:
-                x = x - F.linear(hidden, w.up, w.up_bias)
+                x = _projected_onto(x, hidden, w, sign=-1)
             grad_up, grad_up_bias, g = _linear_backward(grad.to(ctx.dtype), hidden, w.up)
             g = g if kept is None else g.mul_(kept)
             aten.gelu_backward.grad_input(g, active, grad_input=g)
@@ -104,6 +104,15 @@ def _hidden(active: Tensor, kept: Tensor | None) -> Tensor:
     """What the up projection reads."""
     hidden = F.gelu(active)
     return hidden if kept is None else hidden.mul_(kept)
+
+
+def _projected_onto(x: Tensor, hidden: Tensor, w: Weights, sign: int = 1) -> Tensor:
+    """``x`` and what the up projection makes of ``hidden``, or without that."""
+    if x.dtype != hidden.dtype or not x.is_contiguous():
+        return torch.add(x, F.linear(hidden, w.up, w.up_bias), alpha=sign)
+    out = torch.add(x, w.up_bias, alpha=sign)
+    out.flatten(0, 1).addmm_(hidden.flatten(0, 1), w.up.T, alpha=sign)
+    return out
 
 
 def _linear_backward(
