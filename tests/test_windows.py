@@ -3,6 +3,8 @@ import pickle
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
+from mmengine.model import ExponentialMovingAverage
 from mmpretrain.models.utils import ShiftWindowMSA
 from tiny import LIBRARIES, MONA, image, swin
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -123,6 +125,7 @@ def test_windows_laid_out_in_inference_mode_serve_training():
     x = image()
     with torch.inference_mode():
         host(x)
+    host.stages[0].blocks[0].attn.w_msa.relative_position_bias_table.requires_grad_()
     host(x)[-1].sum().backward()
 
 
@@ -132,6 +135,69 @@ def test_nothing_is_kept_of_tensors_without_values():
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
         host(mode.from_tensor(torch.zeros(2, 3, 30, 44)))
     assert windows_of.cache_info().currsize == 0
+    assert not hasattr(host.stages[1].blocks[1].attn, 'kept_bias')
+
+
+TABLE = 'stages.1.blocks.1.attn.w_msa.relative_position_bias_table'
+
+
+def overwrite(host):
+    host.get_parameter(TABLE).data.normal_()
+
+
+def swap_as_ema(host):
+    hook = EMAHook()
+    hook.src_model, hook.ema_model = host, ExponentialMovingAverage(host)
+    hook.ema_model.module.get_parameter(TABLE).data.normal_()
+    hook._swap_ema_parameters()
+
+
+def load(host):
+    host.load_state_dict({**host.state_dict(), TABLE: torch.randn_like(host.get_parameter(TABLE))})
+
+
+def replace(host):
+    owner, _, leaf = TABLE.rpartition('.')
+    table = torch.randn_like(host.get_parameter(TABLE))
+    setattr(host.get_submodule(owner), leaf, torch.nn.Parameter(table, requires_grad=False))
+
+
+def mix(host):
+    """As learned soups compute with a mean of weights that is in no module."""
+    mean = torch.randn_like(host.get_parameter(TABLE))
+    return lambda x: torch.func.functional_call(host, {TABLE: mean}, x)
+
+
+WRITES = {
+    'written through data': overwrite,
+    'swapped by EMA': swap_as_ema,
+    'loaded': load,
+    'replaced, as in a bank': replace,
+    'given for a call, as in a soup': mix,
+    'moved': lambda host: host.double(),
+}
+
+
+@pytest.mark.parametrize('write', WRITES)
+def test_position_biases_are_kept_until_a_frozen_table_has_other_values(write, stock_attention):
+    host = wired(MONA).eval()
+    attn = host.get_submodule(TABLE.partition('.w_msa')[0])
+    host(image())
+    first = attn.kept_bias
+    host(image())
+    assert attn.kept_bias is first
+    call = WRITES[write](host) or host
+    x = image().to(host.get_parameter(TABLE).dtype)
+    torch.testing.assert_close(call(x)[-1], stock_attention(lambda: call(x)[-1]))
+    assert attn.kept_bias is not first
+
+
+def test_the_position_bias_of_a_table_that_trains_is_not_kept():
+    host = wired(MONA)
+    attn = host.stages[1].blocks[1].attn
+    attn.w_msa.relative_position_bias_table.requires_grad_()
+    host(image())[-1].sum().backward()
+    assert not hasattr(attn, 'kept_bias') and hasattr(host.stages[1].blocks[0].attn, 'kept_bias')
 
 
 def test_attention_of_another_class_stays_what_it_is():

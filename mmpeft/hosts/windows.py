@@ -53,6 +53,8 @@ class WindowAttention(Host):
     trains or attention is dropped, in traced graphs, and in maps of one window, which the libraries treat differently.
     """
 
+    state = ('kept_bias',)
+
     def forward(self, query: Tensor, hw_shape: tuple[int, int]) -> Tensor:
         msa, size = self.w_msa, self.window_size
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
@@ -61,12 +63,29 @@ class WindowAttention(Host):
             return super().forward(query, hw_shape)
         table = msa.relative_position_bias_table
         # Tensors without values, for which costs are counted, are not kept for other forwards.
-        cut = windows_of if type(query) is Tensor else windows_of.__wrapped__
+        has_values = type(query) is Tensor
+        cut = windows_of if has_values else windows_of.__wrapped__
         windows = cut(*hw_shape, size, self.shift_size, query.device, table.dtype)
-        bias = table[msa.relative_position_index.flatten()].unflatten(0, (-1, windows.area)).permute(2, 0, 1)
+        bias = self.position_bias(keep=has_values and table.device.type == 'cpu' and not table.requires_grad)
         row = msa.qkv(query.new_zeros(1, 1, query.shape[2])).flatten() if len(windows.padding) else None
         out = AttentionFunction.apply(msa.qkv(query), row, bias, windows, msa.scale)
         return self.drop(msa.proj_drop(msa.proj(out)))
+
+    def position_bias(self, keep: bool) -> Tensor:
+        """What the table holds for the pairs of a window; kept until the table has other values.
+
+        The values are compared, because writes through ``.data``, by which mmengine's EMA swaps weights, change
+        neither address nor version. That is why only a CPU keeps it: other devices would have to be waited for.
+
+        Shape: ``(heads, N, N)``
+        """
+        table, index = self.w_msa.relative_position_bias_table, self.w_msa.relative_position_index
+        values, bias = self.__dict__.get('kept_bias', (None, None)) if keep else (None, None)
+        if values is None or values.dtype != table.dtype or not torch.equal(values, table):
+            bias = table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1)
+            if keep:
+                self.kept_bias = table.detach().clone(), bias
+        return bias
 
 
 class AttentionFunction(torch.autograd.Function):
