@@ -7,6 +7,8 @@ from time import perf_counter
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from mmpeft.costs import peak_bytes, saved_bytes
 
@@ -80,10 +82,7 @@ def measure(
         setting: Input and device.
         rounds: Passes on the numbers of the rounds, and may show how far they are.
     """
-    torch.manual_seed(0)
-    image = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
-    if setting.channels_last:
-        image = image.to(memory_format=torch.channels_last)
+    image = _image(setting)
     runners = {variant.name: _Runner(variant, setting, image) for variant in variants}
     for runner in runners.values():
         runner.warm_up()
@@ -91,6 +90,37 @@ def measure(
         for turn in range(len(variants)):
             runners[variants[(start + turn) % len(variants)].name].run()
     return [_row(runner, runners) for runner in runners.values()]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What one kind of operation takes in a step of a model.
+
+    Attributes:
+        name: The model.
+        operation: The operation of torch or, on a GPU, the kernel.
+        calls: How often it runs.
+        time: All its calls together, in milliseconds, without the operations that it calls.
+        share: That as a share of all operations of the step.
+    """
+
+    name: str
+    operation: str
+    calls: int
+    time: float
+    share: float
+
+
+def largest_operations(variants: Sequence[Variant], setting: Setting, count: int = 5) -> list[Operation]:
+    """The operations that a step of each model spends most time in, most first."""
+    image = _image(setting)
+    return [row for variant in variants if variant.trains for row in _Runner(variant, setting, image).largest(count)]
+
+
+def _image(setting: Setting) -> Tensor:
+    torch.manual_seed(0)
+    image = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
+    return image.to(memory_format=torch.channels_last) if setting.channels_last else image
 
 
 class _Runner:
@@ -105,10 +135,13 @@ class _Runner:
         self.dtype = DTYPES[setting.dtype]
         self.forwards, self.steps, self.inferences = [], [], []
 
+    def first_step(self) -> None:
+        self.seeds = [torch.randn_like(out) for out in self.outputs()]
+        self.step()
+
     def warm_up(self) -> None:
         if self.variant.trains:
-            self.seeds = [torch.randn_like(out) for out in self.outputs()]
-            self.step()
+            self.first_step()
             self.saved = saved_bytes(self.model, self.outputs)
             self.peak = peak_bytes(self.step, self.device)
         if self.variant.infers:
@@ -121,6 +154,17 @@ class _Runner:
             self.steps.append(step)
         if self.variant.infers:
             self.inferences.append(self.inference())
+
+    def largest(self, count: int) -> list[Operation]:
+        self.first_step()
+        on_gpu = self.device.type == 'cuda'
+        with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:
+            self.step()
+        kind, total = (DeviceType.CUDA, 'self_device_time_total') if on_gpu else (DeviceType.CPU, 'self_cpu_time_total')
+        events = [(event, getattr(event, total)) for event in profiler.key_averages() if event.device_type == kind]
+        whole = sum(time for _, time in events)
+        events.sort(key=lambda pair: pair[1], reverse=True)
+        return [Operation(self.variant.name, e.key, e.count, time / 1e3, time / whole) for e, time in events[:count]]
 
     def outputs(self) -> list[Tensor]:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):

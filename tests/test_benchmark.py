@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmpeft.costs import peak_bytes
 from mmpeft.hosts.windows import WindowAttention
-from mmpeft.measuring import Setting, measure
+from mmpeft.measuring import Setting, Variant, largest_operations, measure
 from mmpeft.methods import SSF
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.reports.benchmarking import build, read_method, variants
@@ -37,6 +37,29 @@ def test_the_tool_prints_a_table_and_writes_it_with_a_picture(tmp_path, capsys):
     assert (out / 'benchmark.png').stat().st_size > 10_000
     with pytest.raises(SystemExit, match='holds files already'):
         tool('benchmark').main([MICRO, '--out', str(out)])
+
+
+def test_a_profile_names_the_operations_that_take_most_of_a_step(tmp_path, capsys):
+    out = tmp_path / 'benchmark'
+    tool('benchmark').main([MICRO, '--methods', 'Mona', *TINY, '--profile', '--out', str(out)])
+    rows = [*csv.DictReader((out / 'operations.csv').open())]
+    names = ('full', 'frozen', 'Mona, plain', 'Mona')
+    assert [row['name'] for row in rows] == [name for name in names for _ in range(5)]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f'| Mona | {rows[-1]["operation"]} | {rows[-1]["calls"]} |')
+
+
+def test_a_profile_counts_the_operations_of_one_step():
+    class Twice(torch.nn.Sequential):
+        def forward(self, x):
+            return (super().forward(x),)
+
+    model = Twice(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3))
+    rows = largest_operations([Variant('twice', model)], Setting(size=(32, 32), batch=1), count=1000)
+    calls = {row.operation: row.calls for row in rows}
+    assert calls['aten::convolution'] == calls['aten::convolution_backward'] == 2
+    shares = [row.share for row in rows]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
 
 
 def test_a_ratio_is_the_median_of_those_of_the_rounds(monkeypatch):

@@ -25,9 +25,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--channels-last', action='store_true')
     parser.add_argument('--recompute-ffn', action='store_true', help='each method with recompute_ffn, too')
     parser.add_argument('--compile', action='store_true', help='torch.compile')
+    parser.add_argument('--profile', action='store_true', help='name the operations that take most of each step')
     parser.add_argument('--device', default=default.device)
     parser.add_argument('--threads', type=int, help="CPU threads (default: torch's)")
-    parser.add_argument('--out', type=Path, help='folder for benchmark.csv and benchmark.png')
+    parser.add_argument('--out', type=Path, help='folder for the tables as CSV and a picture')
     return parser.parse_args(argv)
 
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = ('batch', 'repeats', 'dtype', 'channels_last', 'compile', 'device')
     setting = Setting(size=tuple(args.size), **{name: getattr(args, name) for name in names})
     with one_line_errors():
-        print(benchmark(args.backbone, args.methods, setting, args.out, args.recompute_ffn))
+        print(benchmark(args.backbone, args.methods, setting, args.out, args.recompute_ffn, args.profile))
 
 
 if __name__ == '__main__':

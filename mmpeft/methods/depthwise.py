@@ -31,7 +31,7 @@ def convolution_backward(grad: Tensor, y: Tensor, hw_shape: tuple[int, int], ker
     on_cpu = grad.device.type == 'cpu'
     geometry = [1, 1], [PADDING, PADDING], [1, 1], False, [0, 0], len(kernel)
     grad_y, grad_kernel, _ = torch.ops.aten.convolution_backward(
-        _as_maps(grad, hw_shape), _as_maps(y, hw_shape), kernel, None, *geometry, [True, not on_cpu, False]
+        _as_maps(grad, hw_shape), _as_maps(y, hw_shape), kernel, [len(kernel)], *geometry, [True, not on_cpu, False]
     )
     if on_cpu:
         images = max(1, TOKENS // y.shape[1])

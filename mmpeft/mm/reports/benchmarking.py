@@ -13,7 +13,7 @@ from torch import nn
 
 from mmpeft.freeze import freeze, is_adapter
 from mmpeft.inject import inject, parse
-from mmpeft.measuring import Setting, Variant, measure
+from mmpeft.measuring import Setting, Variant, largest_operations, measure
 from mmpeft.merge import merge
 from mmpeft.mm.backbone import NAMED, wrapper_form
 from mmpeft.mm.checks import UserError, check_free, read_config, register_library
@@ -53,9 +53,16 @@ HEADS = dict(
     inference_of_stock='inference / stock',
 )
 
+OPERATION_HEADS = dict(name='model', operation='operation', calls='calls', time='ms', share='share')
+
 
 def benchmark(
-    backbone: str, methods: Sequence[str], setting: Setting, out: Path | None = None, recompute_ffn: bool = False
+    backbone: str,
+    methods: Sequence[str],
+    setting: Setting,
+    out: Path | None = None,
+    recompute_ffn: bool = False,
+    profile: bool = False,
 ) -> str:
     """Measure ``methods`` in ``backbone``; the table, which with ``out`` is written as CSV and picture, too.
 
@@ -65,6 +72,7 @@ def benchmark(
         setting: Input and device.
         out: A folder to be made.
         recompute_ffn: Measure each method with that option, too.
+        profile: Append a table of the operations that take most of a step of each model.
 
     Raises:
         UserError: A backbone, method or option is unknown, or the folder holds files already.
@@ -78,12 +86,17 @@ def benchmark(
         raise UserError(str(error)) from error
     rows = measure(models, setting, partial(track_iter_progress, file=sys.stderr))
     text = markdown(rows, HEADS)
+    operations = largest_operations(models, setting) if profile else []
+    if operations:
+        text += f'\n\n{markdown(operations, OPERATION_HEADS)}'
     if out is not None:
         # Here, so that a table needs no matplotlib.
         from mmpeft.mm.reports.report_plots import draw_ratios
 
         out.mkdir(parents=True, exist_ok=True)
         write_csv(rows, out / 'benchmark.csv')
+        if operations:
+            write_csv(operations, out / 'operations.csv')
         draw_ratios(rows, out / 'benchmark.png')
     return text
 
