@@ -11,6 +11,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from mmpeft.costs import peak_bytes, saved_bytes
+from mmpeft.hosts import adapters_of
 
 MEGA = 1e6
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16)
@@ -56,6 +57,8 @@ class Row:
         saved: What autograd keeps between forward and backward.
         saved_of_full: The same as a ratio to full fine-tuning.
         peak: How far a step raises the memory in use.
+        adapters: Forward and backward pass of the adapters alone, each with the input that it has in the model.
+        adapters_of_plain: That as a ratio to the method as published.
         inference: Forward pass in eval mode without gradients.
         inference_of_stock: That as a ratio to the stock backbone.
     """
@@ -68,6 +71,8 @@ class Row:
     saved: float | None = None
     saved_of_full: float | None = None
     peak: float | None = None
+    adapters: float | None = None
+    adapters_of_plain: float | None = None
     inference: float | None = None
     inference_of_stock: float | None = None
 
@@ -133,7 +138,8 @@ class _Runner:
             self.model.to(memory_format=torch.channels_last)
         self.call = torch.compile(self.model) if setting.compile else self.model
         self.dtype = DTYPES[setting.dtype]
-        self.forwards, self.steps, self.inferences = [], [], []
+        self.forwards, self.steps, self.inferences, self.alone = [], [], [], []
+        self.calls = []
 
     def first_step(self) -> None:
         self.seeds = [torch.randn_like(out) for out in self.outputs()]
@@ -144,6 +150,8 @@ class _Runner:
             self.first_step()
             self.saved = saved_bytes(self.model, self.outputs)
             self.peak = peak_bytes(self.step, self.device)
+            self.calls = self.calls_of_adapters()
+            self.adapters()
         if self.variant.infers:
             self.inference()
 
@@ -152,8 +160,38 @@ class _Runner:
             forward, step = self.step()
             self.forwards.append(forward)
             self.steps.append(step)
+            self.alone.append(self.adapters())
         if self.variant.infers:
             self.inferences.append(self.inference())
+
+    def calls_of_adapters(self) -> list[tuple[nn.Module, tuple, Tensor]]:
+        """Each adapter with what it is called with and a gradient of its output.
+
+        None of them where others compute some of them: layers into which they are folded, or what is compiled.
+        """
+        if self.call is not self.model:
+            return []
+        adapters, calls = [adapter for _, adapter in adapters_of(self.model)], []
+
+        def keep(adapter: nn.Module, args: tuple, out: Tensor) -> None:
+            calls.append((adapter, (args[0].detach().requires_grad_(), *args[1:]), torch.randn_like(out)))
+
+        handles = [adapter.register_forward_hook(keep) for adapter in adapters]
+        self.outputs()
+        for handle in handles:
+            handle.remove()
+        return calls if len(calls) == len(adapters) else []
+
+    def adapters(self) -> float:
+        """Seconds of the forward and the backward pass of the adapters alone."""
+        self.model.zero_grad()
+        start = self.now()
+        for adapter, args, seed in self.calls:
+            args[0].grad = None
+            with self.autocast():
+                out = adapter(*args)
+            out.backward(seed)
+        return self.now() - start
 
     def largest(self, count: int) -> list[Operation]:
         self.first_step()
@@ -167,8 +205,11 @@ class _Runner:
         return [Operation(self.variant.name, e.key, e.count, time / 1e3, time / whole) for e, time in events[:count]]
 
     def outputs(self) -> list[Tensor]:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self.autocast():
             return list(self.call(self.image))
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def step(self) -> tuple[float, float]:
         """Seconds of the forward pass, and of it and the backward pass."""
@@ -202,8 +243,13 @@ def _row(own: _Runner, runners: Mapping[str, _Runner]) -> Row:
         row |= dict(forward=1e3 * median(own.forwards), step=1e3 * median(own.steps))
         row |= dict(step_of_full=_ratio(own.steps, full.steps), saved=own.saved / MEGA)
         row |= dict(saved_of_full=own.saved / full.saved, peak=None if own.peak is None else own.peak / MEGA)
+    if own.calls:
+        row |= dict(adapters=1e3 * median(own.alone))
     if variant.plain:
-        row |= dict(step_of_plain=_ratio(own.steps, runners[variant.plain].steps))
+        plain = runners[variant.plain]
+        row |= dict(step_of_plain=_ratio(own.steps, plain.steps))
+        if own.calls and plain.calls:
+            row |= dict(adapters_of_plain=_ratio(own.alone, plain.alone))
     if variant.infers:
         row |= dict(inference=1e3 * median(own.inferences))
         row |= dict(inference_of_stock=_ratio(own.inferences, full.inferences))

@@ -72,6 +72,18 @@ def test_a_ratio_is_the_median_of_those_of_the_rounds(monkeypatch):
     assert [row.name for row in rows if row.step_of_plain] == ['SSF']
 
 
+def test_adapters_are_measured_alone_where_they_are_called_as_modules(monkeypatch):
+    models = list(of(swin(), 'Mona', 'SSF').values())
+    clock = iter(range(10**6))
+    monkeypatch.setattr('mmpeft.measuring.perf_counter', lambda: next(clock))
+    rows = {row.name: row for row in measure(models, Setting(size=(32, 32), batch=1, repeats=3))}
+    assert {name for name, row in rows.items() if row.adapters} == {'Mona, plain', 'Mona', 'SSF, plain'}
+    assert rows['Mona'].adapters == 1000 and rows['Mona'].adapters_of_plain == 1
+    assert rows['SSF'].adapters_of_plain is None
+    for variant in models:
+        assert not any(module._forward_hooks for name, module in variant.model.named_modules() if 'adapters.' in name)
+
+
 def test_a_method_in_late_blocks_alone_is_measured():
     models = list(of(swin(), "SSF:blocks='stages.3'").values())
     rows = measure(models, Setting(size=(32, 32), batch=1, repeats=1))

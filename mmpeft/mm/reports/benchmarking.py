@@ -49,6 +49,8 @@ HEADS = dict(
     saved='saved, MB',
     saved_of_full='saved / full',
     peak='peak, MB',
+    adapters='adapters, ms',
+    adapters_of_plain='adapters / plain',
     inference='inference, ms',
     inference_of_stock='inference / stock',
 )
