@@ -141,8 +141,9 @@ def test_a_kernel_of_the_same_size_and_dtype_comes_back():
 
 
 def test_a_resampled_kernel_has_the_same_bits_on_every_machine():
-    kernel = torch.arange(8 * 3 * 14 * 14, dtype=torch.float32).reshape(8, 3, 14, 14).sqrt()
-    assert digest(resample_kernel(kernel, (16, 16))) == 'b9be9f4fea6b0e44'
+    # Of exact operations: MKL's square root is not the same on every machine.
+    kernel = (torch.arange(8 * 3 * 14 * 14) * 7919 % 1009).float().reshape(8, 3, 14, 14) / 1024
+    assert digest(resample_kernel(kernel, (16, 16))) == '2ed7b11bf997b051'
 
 
 @pytest.mark.parametrize('split', ['train', 'test'])
