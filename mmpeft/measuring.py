@@ -194,6 +194,7 @@ class _Runner:
         return self.now() - start
 
     def largest(self, count: int) -> list[Operation]:
+        """The operations of a step that take most time in themselves; on a GPU its kernels."""
         self.first_step()
         on_gpu = self.device.type == 'cuda'
         with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:

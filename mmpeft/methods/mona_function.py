@@ -17,10 +17,11 @@ aten = torch.ops.aten
 class MonaFunction(torch.autograd.Function):
     """``x + up(dropout(gelu(matrix(conv(down(norm(x) + gammax x))))))`` for ``x`` and the ``Parameters`` one by one.
 
-    The backward pass is given x, the input and the output of the convolution, the input of GELU, and what dropout
-    kept; it computes the norm again. With ``lean`` it is given the output of the convolution, the state of the random
-    generator and, instead of x, the result, which the next layer keeps anyway: x is the result without what was added
-    to it. Where x is of half precision, in which that loses too much, it is given x itself.
+    The backward pass is given x, the input and the output of the convolution, the input of GELU, what dropout kept, and
+    the composed weights, which are small; it computes the norm again. With ``lean`` it is given the output of the
+    convolution, the state of the random generator and, instead of x, the result, which the next layer keeps anyway: x
+    is the result without what was added to it. Where x is of half precision, in which that loses too much, it is given
+    x itself.
     """
 
     @staticmethod
