@@ -32,7 +32,7 @@ MODELS = _child(MMENGINE_MODELS, 'mmpeft.mm.backbone')
 _HOOK_FILES = ('hooks', 'saving.adapter_hook', 'saving.checkpoint_hook', 'saving.resume_hook', 'soups.ingredient_hook')
 HOOKS = _child(MMENGINE_HOOKS, *(f'mmpeft.mm.{name}' for name in _HOOK_FILES))
 DATASETS = _DatasetRegistry(
-    MMENGINE_DATASETS.name, parent=MMENGINE_DATASETS, scope='mmpeft', locations=['mmpeft.mm.datasets']
+    MMENGINE_DATASETS.name, parent=MMENGINE_DATASETS, scope='mmpeft', locations=['mmpeft.mm.running.digits']
 )
 METRICS = _child(MMENGINE_METRICS, 'mmpeft.mm.rotated.merged_dota')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'mmpeft.mm.optim')

@@ -14,7 +14,7 @@ from tiny import MONA, SIZES, SWIN, wrapped
 from torch import nn
 
 import mmpeft
-from mmpeft.mm.converting import Converted, convert_checkpoint
+from mmpeft.mm.running.converting import Converted, convert_checkpoint
 
 EXACT = 1e-10
 SSF, CVPT = dict(type='SSF'), dict(type='CVPT', num_prompts=6)

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from tiny_data import CLASSES, main_options, write_data
 
 from mmpeft.mm.checks import register_library
-from mmpeft.mm.run import test as evaluate
+from mmpeft.mm.running.run import test as evaluate
 
 CONFIGS = Path('configs').resolve()
 PART = CONFIGS / '_base_/datasets/coco_test-dev.py'

@@ -41,7 +41,7 @@ from tiny_data import tool
 
 import mmpeft
 from mmpeft.layouts import find_layout
-from mmpeft.mm.converting import convert_checkpoint
+from mmpeft.mm.running.converting import convert_checkpoint
 
 
 def keys(path: Path) -> set[str]:

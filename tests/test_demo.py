@@ -12,7 +12,7 @@ from safetensors import safe_open
 from mmpeft.demo.pictures import Boxes, Example, draw_curves, draw_examples, judge
 from mmpeft.demo.scenes import SIZE
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.demo import Result, comparison, run_demo, summary
+from mmpeft.mm.running.demo import Result, comparison, run_demo, summary
 
 MONA = str(Path('configs/demo/mona_swin-micro_digits.py').resolve())
 RESULT = Result('configs/demo/x.py', 0.512, 0.76, 100, 3000, 1000, 20_000, 125.4, ('work/a.png', 'work/b.png'))
@@ -54,7 +54,7 @@ def test_an_earlier_demo_is_replaced(tiny, monkeypatch):
     def stop(*_, **__):
         raise RuntimeError('far enough')
 
-    monkeypatch.setattr('mmpeft.mm.demo.train', stop)
+    monkeypatch.setattr('mmpeft.mm.running.demo.train', stop)
     with pytest.raises(RuntimeError, match='far enough'):
         run_demo(tiny, 'out', told.append)
     assert 'out holds an earlier demo, which this one replaces' in told

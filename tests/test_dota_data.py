@@ -12,8 +12,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, init_default_scope
 
 from mmpeft.data.splitting import Cut, split_folders
-from mmpeft.mm.run import test as evaluate
-from mmpeft.mm.run import train
+from mmpeft.mm.running.run import test as evaluate
+from mmpeft.mm.running.run import train
 
 PARTS = Path('configs/_base_/datasets').resolve()
 SAMPLE = Path(os.environ.get('MMPEFT_DATA', 'nowhere')) / 'dota_sample'

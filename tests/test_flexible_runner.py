@@ -9,8 +9,8 @@ import mmpeft
 from mmpeft.checkpoint import read_adapters
 from mmpeft.fingerprint import SHARD_MARKS
 from mmpeft.mm.hooks import AdapterReportHook
+from mmpeft.mm.runners import check_strategy
 from mmpeft.mm.saving.adapter_hook import AdapterCheckpointHook
-from mmpeft.mm.saving.strategies import check_strategy
 
 HOOKS = [dict(type='mmpeft.AdapterReportHook'), dict(type='mmpeft.AdapterCheckpointHook')]
 EMA = dict(type='EMAHook', momentum=0.3)

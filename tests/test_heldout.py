@@ -9,7 +9,8 @@ from tiny_data import MAIN, main_options, write_data
 
 from mmpeft.checkpoint import read_adapters
 from mmpeft.mm.checks import UserError, read_config, register_library
-from mmpeft.mm.soups.heldout import check_no_leak, heldout_hash, hold_out, image_names
+from mmpeft.mm.running.holdout import hold_out
+from mmpeft.mm.soups.heldout import check_no_leak, heldout_hash, image_names
 from mmpeft.mm.weights.checkpoints import read_checkpoint
 
 

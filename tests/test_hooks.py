@@ -9,7 +9,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 from tiny import MONA, SWIN, pretrained, runner_config, same, trained, weights, wrapped
 
 import mmpeft
-from mmpeft.mm.config import add_companions, inject_at_build
+from mmpeft.mm.running.config import add_companions, inject_at_build
 
 HOOK = dict(type='mmpeft.MonaHook', bottleneck=4)
 REPORT = dict(type='mmpeft.AdapterReportHook')

@@ -6,7 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_data import SEGMENTOR, tool, write_data
 
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.config import log_to
+from mmpeft.mm.running.config import log_to
 
 WANDB = """
 import pathlib
@@ -70,6 +70,6 @@ def test_a_config_without_a_visualizer_keeps_the_log_that_mmengine_gives_it():
 
 @pytest.mark.parametrize('package', ['tensorboard', 'wandb'])
 def test_a_missing_package_is_said_with_the_command_that_installs_it(package, monkeypatch):
-    monkeypatch.setattr('mmpeft.mm.config.find_spec', lambda name: None)
+    monkeypatch.setattr('mmpeft.mm.running.config.find_spec', lambda name: None)
     with pytest.raises(UserError, match=rf"--{package} needs .*: pip install 'mmpeft\[{package}\]'\."):
         log_to(Config(), package)

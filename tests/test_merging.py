@@ -16,7 +16,7 @@ from tiny_data import tool
 
 import mmpeft
 from mmpeft.fingerprint import base_names
-from mmpeft.mm.merging import merge_checkpoint
+from mmpeft.mm.running.merging import merge_checkpoint
 
 METHODS = {
     'SSF': dict(type='SSF'),

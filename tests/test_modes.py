@@ -6,7 +6,7 @@ from tiny import BACKBONES, SWIN, image, pretrained, runner_config, same, swin, 
 
 import mmpeft
 from mmpeft.hosts import adapters_of
-from mmpeft.mm.config import inject_at_build
+from mmpeft.mm.running.config import inject_at_build
 
 QUIET = dict(type='Mona', bottleneck=4, dropout=0.0)
 

@@ -11,7 +11,7 @@ from tiny import HOSTS, MONA, SWIN, convnext, image, pretrained, runner_config, 
 
 import mmpeft
 from mmpeft.costs import flops, saved_bytes
-from mmpeft.mm.config import inject_at_build
+from mmpeft.mm.running.config import inject_at_build
 
 LORA = dict(type='LoRA', rank=2)
 INSIDE = dict(type='Adapter', bottleneck=4, dropout=0.1, sites=['ffn_input', 'ffn_branch'])

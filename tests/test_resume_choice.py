@@ -11,8 +11,8 @@ from tiny import pretrained, runner_config, trained, wrapped
 from tiny_data import MAIN, main_options, write_data
 
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.config import use_exact_resume
-from mmpeft.mm.run import train
+from mmpeft.mm.running.config import use_exact_resume
+from mmpeft.mm.running.run import train
 from mmpeft.mm.saving import resume
 from mmpeft.mm.saving.resume import check_same_methods, find_resumable
 
@@ -194,7 +194,7 @@ def test_the_tool_goes_on_from_the_whole_checkpoint_and_refuses_other_adapters(t
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_the_same_weights(tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr('mmpeft.mm.run._build', lambda cfg: started.append(cfg) or pytest.skip.Exception())
+    monkeypatch.setattr('mmpeft.mm.running.run._build', lambda cfg: started.append(cfg) or pytest.skip.Exception())
     options = main_options(write_data(tmp_path / 'data')) | {'load_from': 'https://host/base.pth'}
     with pytest.raises(AttributeError):
         train(MAIN, work_dir=str(tmp_path), resume='auto', cfg_options=options)

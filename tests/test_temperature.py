@@ -6,8 +6,8 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import nn
 
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.config import buildable_config
-from mmpeft.mm.soups.heldout import heldout_training_dataset
+from mmpeft.mm.running.config import buildable_config
+from mmpeft.mm.running.holdout import heldout_training_dataset
 from mmpeft.mm.soups.scoring import FixedBatches, losses
 from mmpeft.mm.soups.temperature import logits_head, losses_at
 

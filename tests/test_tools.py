@@ -12,7 +12,7 @@ from tiny_data import MAIN, ROTATED, SEGMENTOR, main_options, tool, write_data
 
 from mmpeft.mm import run
 from mmpeft.mm.checks import UserError, check_data, read_config
-from mmpeft.mm.cli import explain, one_line_errors
+from mmpeft.mm.running.cli import explain, one_line_errors
 from mmpeft.mm.weights.checkpoints import read_checkpoint
 
 

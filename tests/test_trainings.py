@@ -18,9 +18,9 @@ from test_stock_tools import stock
 from tiny import same, weights
 
 import mmpeft
-from mmpeft.mm.hooks import bare_model
-from mmpeft.mm.run import test as evaluate
-from mmpeft.mm.run import train
+from mmpeft.mm.runners import bare_model
+from mmpeft.mm.running.run import test as evaluate
+from mmpeft.mm.running.run import train
 from mmpeft.mm.weights.checkpoints import read_checkpoint
 
 FAMILIES = {

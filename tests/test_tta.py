@@ -13,7 +13,7 @@ from shrunk import TOP, config, listed, shrink
 
 from mmpeft.mm import run
 from mmpeft.mm.checks import UserError, register_library
-from mmpeft.mm.tta import use_tta
+from mmpeft.mm.running.tta import use_tta
 
 ADE20K = [name for name in TOP if name.split('_')[2] == 'ade20k']
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from mmpeft.measuring import DTYPES, Setting
-from mmpeft.mm.cli import one_line_errors
 from mmpeft.mm.reports.benchmarking import BACKBONES, benchmark
+from mmpeft.mm.running.cli import one_line_errors
 
 METHODS = ['Mona', 'SSF', 'CVPT', 'LoRA:rank=16']
 

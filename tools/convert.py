@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from mmpeft.mm.cli import Options, one_line_errors
-from mmpeft.mm.converting import convert_checkpoint
+from mmpeft.mm.running.cli import Options, one_line_errors
+from mmpeft.mm.running.converting import convert_checkpoint
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

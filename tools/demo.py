@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpeft.mm.cli import one_line_errors
-from mmpeft.mm.demo import comparison, run_demo, summary
+from mmpeft.mm.running.cli import one_line_errors
+from mmpeft.mm.running.demo import comparison, run_demo, summary
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / 'demo'
 

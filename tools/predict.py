@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from mmpeft.mm.cli import one_line_errors
 from mmpeft.mm.predicting import predict
+from mmpeft.mm.running.cli import one_line_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -8,7 +8,7 @@ from mmpeft.data.check import check_tree
 from mmpeft.data.prepare import make_holdout, make_subset, split_data_set
 from mmpeft.data.splitting import GRAY, Cut
 from mmpeft.data.trees import TREES, tree_of
-from mmpeft.mm.cli import one_line_errors
+from mmpeft.mm.running.cli import one_line_errors
 
 PART = 'part of the data set, such as train; NAME=ANNOTATIONS:IMAGES, under ROOT, for one of your own'
 

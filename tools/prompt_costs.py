@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpeft.mm.cli import one_line_errors
 from mmpeft.mm.reports.prompt_costs import COUNTS, prompt_costs
+from mmpeft.mm.running.cli import one_line_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

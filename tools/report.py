@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpeft.mm.cli import one_line_errors
 from mmpeft.mm.reports.reporting import report
 from mmpeft.mm.reports.similarity import similarity
+from mmpeft.mm.running.cli import one_line_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mmpeft.mm.cli import Options, one_line_errors
+from mmpeft.mm.running.cli import Options, one_line_errors
 from mmpeft.mm.soups.comparing import SPLITS, compare
 
 

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from mmpeft.mm.cli import Options as KeyValues
-from mmpeft.mm.cli import one_line_errors
+from mmpeft.mm.running.cli import Options as KeyValues
+from mmpeft.mm.running.cli import one_line_errors
 from mmpeft.mm.soups.souping import RECIPES, Options, make_soup
 
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpeft.mm.cli import Options, one_line_errors
+from mmpeft.mm.running.cli import Options, one_line_errors
 from mmpeft.mm.soups.sweeping import LAUNCHERS, sweep
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from mmengine.dist import is_main_process
 
-from mmpeft.mm.cli import add_common_arguments, one_line_errors, set_local_rank
-from mmpeft.mm.run import test
+from mmpeft.mm.running.cli import add_common_arguments, one_line_errors, set_local_rank
+from mmpeft.mm.running.run import test
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from mmpeft.mm.cli import add_common_arguments, one_line_errors, set_local_rank
-from mmpeft.mm.run import train
+from mmpeft.mm.running.cli import add_common_arguments, one_line_errors, set_local_rank
+from mmpeft.mm.running.run import train
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -16,8 +16,7 @@ from mmpeft.bank import AdapterBank
 from mmpeft.checkpoint import AdapterFile, missing_base
 from mmpeft.merge import merge
 from mmpeft.mm.checks import UserError, read_config, register_library
-from mmpeft.mm.config import inject_at_build
-from mmpeft.mm.merging import use_wrapper_form
+from mmpeft.mm.running.config import inject_at_build, use_wrapper_form
 from mmpeft.mm.weights.base import find_base
 from mmpeft.mm.weights.checkpoints import check_file, checkpoints_as_data
 from mmpeft.mm.weights.loading import adapter_file_in

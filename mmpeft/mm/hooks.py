@@ -6,34 +6,20 @@ from collections.abc import Mapping, Sequence
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmpeft.freeze import adapted_backbones, count_parameters, is_adapter
 from mmpeft.mm.backbone import FLAGS, adapt_backbone, wrap_backbone
-from mmpeft.mm.saving.strategies import check_strategy, is_sharded, whole_model
+from mmpeft.mm.runners import bare_model, check_strategy, is_sharded, optim_wrappers, whole_model
 from mmpeft.mm.weights.loading import adapter_file_in
 from mmpeft.registry import HOOKS
 from mmpeft.report import report
 
 # What an adapter hook does beside adapting the model, as hooks of their own.
 COMPANIONS = ('mmpeft.AdapterReportHook', 'mmpeft.AdapterCheckpointHook')
-
-
-def bare_model(runner: Runner) -> nn.Module:
-    """The runner's model without wrappers for several processes or for test-time augmentation."""
-    model = runner.model
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
-
-
-def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
-    """The runner's optimizer wrappers: one, or one for each optimizer."""
-    wrapper = runner.optim_wrapper
-    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
 
 
 @HOOKS.register_module()

@@ -20,7 +20,7 @@ from mmpeft.freeze import is_adapter
 from mmpeft.mm.bank import load_bank, scope_of, task_config
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.reports.reporting import markdown
-from mmpeft.mm.trained import load_trained
+from mmpeft.mm.running.trained import load_trained
 
 MEGA = 1e6
 CALLS = 10_000

@@ -13,10 +13,10 @@ from torch.overrides import TorchFunctionMode
 
 from mmpeft.hosts.vit import Grid, ViTBackbone
 from mmpeft.mm.checks import UserError, check_data
-from mmpeft.mm.config import buildable_config
 from mmpeft.mm.reports.benchmarking import adapted
 from mmpeft.mm.reports.similarity import model_source, pretrained_backbone, some_images
-from mmpeft.mm.trained import load_trained
+from mmpeft.mm.running.config import buildable_config
+from mmpeft.mm.running.trained import load_trained
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mmpeft.checkpoint import tensors_to_save
 from mmpeft.costs import flops, saved_bytes, without_content
 from mmpeft.freeze import adapted_backbones, count_parameters
 from mmpeft.mm.checks import UserError, check_free
-from mmpeft.mm.config import buildable_config
+from mmpeft.mm.running.config import buildable_config
 
 SHAPES = {'mmdet': (800, 1344), 'mmrotate': (1024, 1024)}
 # Tensors of a parameter's size that an optimizer keeps; SGD keeps one if it has momentum.

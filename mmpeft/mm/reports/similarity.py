@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from mmpeft.hosts import find_backbone
 from mmpeft.mm.backbone import wrap_backbone
 from mmpeft.mm.checks import UserError, check_data, check_free
-from mmpeft.mm.config import buildable_config
-from mmpeft.mm.merging import use_wrapper_form
 from mmpeft.mm.reports.reporting import config_of
+from mmpeft.mm.running.config import buildable_config, use_wrapper_form
+from mmpeft.mm.running.trained import load_trained
 from mmpeft.mm.saving.resume import find_resumable
-from mmpeft.mm.trained import load_trained
 from mmpeft.mm.weights.base import load_base
 from mmpeft.mm.weights.checkpoints import checkpoints_as_data
 from mmpeft.report import listed

@@ -12,8 +12,7 @@ from mmengine.runner import Runner
 
 from mmpeft.adapter_file import KEY
 from mmpeft.checkpoint import AdapterFile, adapted_backbone, missing_base, write_adapters
-from mmpeft.mm.hooks import bare_model
-from mmpeft.mm.saving.strategies import bare_state, check_strategy, fill_base, is_sharded, whole_model, whole_state
+from mmpeft.mm.runners import bare_model, bare_state, check_strategy, fill_base, is_sharded, whole_model, whole_state
 from mmpeft.mm.weights.loading import adapter_file_in
 from mmpeft.registry import HOOKS
 

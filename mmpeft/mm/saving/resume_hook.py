@@ -12,9 +12,8 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.hooks import bare_model
+from mmpeft.mm.runners import bare_model, is_sharded
 from mmpeft.mm.saving.resume import check_same_adapters, check_same_methods
-from mmpeft.mm.saving.strategies import is_sharded
 from mmpeft.random_state import random_state, set_random_state
 from mmpeft.registry import HOOKS
 

@@ -8,9 +8,9 @@ from typing import Any
 from mmengine.config import Config
 
 from mmpeft.mm.checks import UserError, check_data
-from mmpeft.mm.config import buildable_config
+from mmpeft.mm.running.config import buildable_config
+from mmpeft.mm.running.holdout import hold_out, score_on_test
 from mmpeft.mm.soups.corruptions import CORRUPTIONS, corrupt_validation
-from mmpeft.mm.soups.heldout import hold_out, score_on_test
 from mmpeft.mm.soups.scoring import CACHE, Scorer
 from mmpeft.mm.soups.soup_tables import table
 from mmpeft.mm.soups.work_dirs import last_weights

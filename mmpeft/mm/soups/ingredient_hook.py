@@ -9,9 +9,9 @@ from mmengine.runner import Runner
 
 from mmpeft.adapter_file import KEY
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.hooks import bare_model
-from mmpeft.mm.saving.strategies import is_sharded
-from mmpeft.mm.soups.heldout import check_no_leak, heldout_dataset, heldout_hash, image_names
+from mmpeft.mm.runners import bare_model, is_sharded
+from mmpeft.mm.running.holdout import heldout_dataset
+from mmpeft.mm.soups.heldout import check_no_leak, heldout_hash, image_names
 from mmpeft.mm.weights.loading import adapter_file_in
 from mmpeft.registry import HOOKS
 
@@ -81,7 +81,8 @@ def _check_heldout(runner: Runner) -> str:
     if runner.val_loop is None or runner.cfg.val_dataloader.dataset != heldout_dataset(runner.cfg):
         raise RuntimeError(
             'The config names a held-out split, and validation does not run on it: a best checkpoint would be chosen '
-            'on other images. Train with tools/train.py of mmpeft, or call mmpeft.mm.soups.heldout.hold_out(cfg) first.'
+            'on other images. Train with tools/train.py of mmpeft, or call mmpeft.mm.running.holdout.hold_out(cfg) '
+            'first.'
         )
     held = image_names(runner.val_dataloader.dataset)
     check_no_leak(image_names(runner.train_dataloader.dataset), held)

@@ -23,9 +23,9 @@ from mmpeft.fingerprint import fingerprint
 from mmpeft.freeze import adapted_backbones
 from mmpeft.methods import LoRA
 from mmpeft.mm.checks import UserError, leaves
-from mmpeft.mm.hooks import bare_model
-from mmpeft.mm.progress import ScoringHook
 from mmpeft.mm.reports.reporting import METRICS
+from mmpeft.mm.runners import bare_model
+from mmpeft.mm.running.progress import ScoringHook
 from mmpeft.mm.soups.ensembling import averaged_predictions
 from mmpeft.mm.soups.heldout import image_names
 from mmpeft.mm.soups.ingredient_hook import hash_of

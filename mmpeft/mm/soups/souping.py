@@ -10,8 +10,9 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmpeft.mm.checks import UserError, check_data
-from mmpeft.mm.config import buildable_config
-from mmpeft.mm.soups.heldout import heldout_hash, heldout_training_dataset, hold_out, score_on_test
+from mmpeft.mm.running.config import buildable_config
+from mmpeft.mm.running.holdout import heldout_training_dataset, hold_out, score_on_test
+from mmpeft.mm.soups.heldout import heldout_hash
 from mmpeft.mm.soups.scoring import CACHE, FixedBatches, Scorer, load, losses
 from mmpeft.mm.soups.temperature import logits_head, losses_at
 from mmpeft.mm.soups.work_dirs import last_checkpoints, last_weights

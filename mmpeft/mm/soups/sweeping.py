@@ -16,8 +16,8 @@ from mmengine.config import Config
 
 from mmpeft.files import write_atomically
 from mmpeft.mm.checks import UserError, check_data, leaves
-from mmpeft.mm.config import buildable_config
-from mmpeft.mm.soups.heldout import ADVICE, hold_out
+from mmpeft.mm.running.config import buildable_config
+from mmpeft.mm.running.holdout import ADVICE, hold_out
 from mmpeft.mm.soups.start_file import write_start
 
 LAUNCHERS = ('local', 'print', 'torchrun', 'slurm')

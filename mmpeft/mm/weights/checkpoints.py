@@ -21,7 +21,7 @@ from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
-from mmpeft.mm.checks import UserError, find_key
+from mmpeft.mm.checks import UserError
 from mmpeft.plain_types import numpy_types
 
 RESUME_KEYS = ('meta', 'message_hub', 'optimizer')
@@ -40,7 +40,7 @@ def checkpoints_as_data(cfg: Config | None = None) -> Iterator[None]:
         return read_checkpoint(filename, map_location)
 
     def load_from_http(filename: str, map_location: Any = None, **_: Any) -> dict:
-        key = None if cfg is None else find_key(cfg.model, filename, 'model')
+        key = None if cfg is None else _key_of(cfg.model, filename, 'model')
         return read_checkpoint(download(filename, key), map_location)
 
     # Whatever else calls torch.load, mmengine's other schemes included, is held to the same.
@@ -188,3 +188,12 @@ def _describe(checkpoint: Any) -> str:
     if isinstance(checkpoint, Mapping):
         return f'a dict of {", ".join(map(str, list(checkpoint)[:5])) or "nothing"}'
     return f'a {type(checkpoint).__name__}'
+
+
+def _key_of(node: Any, value: Any, path: str = '') -> str | None:
+    """The dotted key under which a config holds ``value``, as ``--cfg-options`` takes it."""
+    if node == value and path:
+        return path
+    items = node.items() if isinstance(node, dict) else enumerate(node if isinstance(node, list | tuple) else ())
+    found = (_key_of(child, value, f'{path}.{name}' if path else str(name)) for name, child in items)
+    return next((key for key in found if key), None)

@@ -11,11 +11,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmpeft.mm.checks import UserError, check_data, check_device, evaluators, read_config, register_library
-from mmpeft.mm.config import add_companions, inject_at_build, list_hook, log_to, use_exact_resume
-from mmpeft.mm.hooks import bare_model
+from mmpeft.mm.runners import bare_model
+from mmpeft.mm.running.config import add_companions, inject_at_build, list_hook, log_to, use_exact_resume
+from mmpeft.mm.running.holdout import hold_out
+from mmpeft.mm.running.tta import use_tta
 from mmpeft.mm.saving.resume import check_same_methods, find_resumable
-from mmpeft.mm.soups.heldout import hold_out
-from mmpeft.mm.tta import use_tta
 from mmpeft.mm.weights.checkpoints import check_file, check_resumable, checkpoints_as_data
 from mmpeft.mm.weights.loading import adapter_file_in
 

@@ -19,7 +19,7 @@ from mmpeft.hosts import Backbone
 from mmpeft.inject import full_options
 from mmpeft.layouts import CLASSIFIER_NORM, FRESH_SSF, HEAD, HEADS, SHARED, Layout, Move, find_layout
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.config import buildable_config
+from mmpeft.mm.running.config import buildable_config
 from mmpeft.mm.weights.checkpoints import download, read_checkpoint
 from mmpeft.report import listed
 

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmpeft.files import write_atomically
 from mmpeft.freeze import adapted_backbones
 from mmpeft.merge import MergeReport, merge
-from mmpeft.mm.backbone import NAMED, wrapper_form
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.config import buildable_config
-from mmpeft.mm.trained import load_trained
+from mmpeft.mm.running.config import buildable_config, use_wrapper_form
+from mmpeft.mm.running.trained import load_trained
 
 
 @dataclass(frozen=True)
@@ -88,20 +87,6 @@ def _free_paths(out: str) -> tuple[Path, Path]:
         if file.exists():
             raise UserError(f'{file} exists; name another place, nothing is overwritten.')
     return path, path.with_suffix('.py')
-
-
-def use_wrapper_form(cfg: Config, path: str) -> None:
-    """Turn a backbone of a name such as ``mmpeft.MonaSwinTransformer`` into the wrapper that it stands for, in place.
-
-    Raises:
-        UserError: The config, of the file ``path``, has no adapters.
-    """
-    backbone = cfg.model.get('backbone') or {}
-    scope, _, name = str(backbone.get('type')).rpartition('.')
-    if scope != 'mmpeft':
-        raise UserError(f'The config {path} has no adapters: its backbone is {backbone.get("type")}. Nothing to merge.')
-    if name in NAMED:
-        cfg.model.backbone = ConfigDict(wrapper_form(name, backbone), type='mmpeft.AdaptedBackbone')
 
 
 def _rewrite(cfg: Config, methods: tuple[dict, ...], options: tuple[str, ...]) -> None:

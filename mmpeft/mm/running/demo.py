@@ -19,8 +19,8 @@ from mmpeft.demo.digits import prepare_digits
 from mmpeft.demo.pictures import Boxes, Example, draw_curves, draw_examples
 from mmpeft.freeze import count_parameters
 from mmpeft.mm.checks import UserError, read_config
-from mmpeft.mm.hooks import bare_model
-from mmpeft.mm.run import train
+from mmpeft.mm.runners import bare_model
+from mmpeft.mm.running.run import train
 
 MARKER = 'demo.json'  # in a work dir, says that the demo made it
 EXAMPLES = 8
@@ -70,7 +70,9 @@ def run_demo(config: str, work_dir: str | None = None, tell: Callable[[str], Non
     tell(f'training: {cfg.train_cfg.max_epochs} epochs of {config}; the full log goes to {folder}/console.log')
     with _output_to(folder / 'console.log'):
         runner = train(
-            config, work_dir=str(folder), cfg_options=dict(custom_hooks=[dict(type='mmpeft.mm.progress.ProgressHook')])
+            config,
+            work_dir=str(folder),
+            cfg_options=dict(custom_hooks=[dict(type='mmpeft.mm.running.progress.ProgressHook')]),
         )
     _draw(runner, folder)
     result = _sum_up(runner, config, folder, time.monotonic() - start)

@@ -7,6 +7,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import init_default_scope
 
+from mmpeft.mm.backbone import NAMED, wrapper_form
 from mmpeft.mm.checks import UserError, read_config, register_library
 from mmpeft.mm.hooks import COMPANIONS, adapter_hooks_in
 from mmpeft.registry import HOOKS
@@ -39,6 +40,20 @@ def inject_at_build(cfg: Config) -> None:
     for position in adapter_hooks_in(cfg):
         hook = cfg.custom_hooks[position]
         HOOKS.build({key: value for key, value in hook.items() if key != 'priority'}).rewrite(cfg)
+
+
+def use_wrapper_form(cfg: Config, path: str) -> None:
+    """Turn a backbone of a name such as ``mmpeft.MonaSwinTransformer`` into the wrapper that it stands for, in place.
+
+    Raises:
+        UserError: The config, of the file ``path``, has no adapters.
+    """
+    backbone = cfg.model.get('backbone') or {}
+    scope, _, name = str(backbone.get('type')).rpartition('.')
+    if scope != 'mmpeft':
+        raise UserError(f'The config {path} has no adapters: its backbone is {backbone.get("type")}. Nothing to merge.')
+    if name in NAMED:
+        cfg.model.backbone = ConfigDict(wrapper_form(name, backbone), type='mmpeft.AdaptedBackbone')
 
 
 def add_companions(cfg: Config) -> None:

@@ -1,4 +1,4 @@
-"""Look at a config before anything is built from it, and say in one line what is wrong."""
+"""Read a config file, import the library that it is written for, and find its parts."""
 
 import inspect
 import os
@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 from mmengine.runner import Runner
+
+from mmpeft.mm.checks.errors import UserError
 
 # Keys that Runner reads from the config although they are no argument of its own.
 MORE_KEYS = {
@@ -29,10 +28,6 @@ MORE_KEYS = {
     'tta_model',
     'tta_pipeline',
 }
-
-
-class UserError(ValueError):
-    """Something the user gave cannot be used. The message alone says what, and what to do."""
 
 
 def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
@@ -75,50 +70,6 @@ def register_library(scope: str | None) -> None:
             raise UserError(f'The config is written for {scope}, and {error.name} is not installed.') from error
 
 
-def check_free(out: Path | None) -> None:
-    """Refuse a folder to write to that holds anything.
-
-    Raises:
-        UserError: It does.
-    """
-    if out is not None and out.exists() and any(out.iterdir()):
-        raise UserError(f'{out} holds files already; name another folder, nothing is overwritten.')
-
-
-def check_device(cfg: Config) -> None:
-    """Refuse mixed precision where mmengine has none.
-
-    Raises:
-        UserError: The config asks for it and there is no GPU.
-    """
-    if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
-        raise UserError('Mixed precision (--amp, AmpOptimWrapper) needs a GPU, and none was found. Leave it out.')
-
-
-def check_data(cfg: Config, *splits: str) -> None:
-    """Refuse data sets whose files are not there, before weights are downloaded and a model is built.
-
-    Args:
-        cfg: A config; the paths in it are relative to the current folder.
-        splits: Which of ``train``, ``val`` and ``test`` will be used.
-
-    Raises:
-        UserError: Files or folders are missing; it says which layout is expected.
-    """
-    for split in splits:
-        loader = cfg.get(f'{split}_dataloader')
-        if isinstance(loader, dict) and 'dataset' in loader:
-            for key, dataset in leaves(f'{split}_dataloader.dataset', loader['dataset']):
-                _check_dataset(key, dataset)
-        for evaluator in evaluators(cfg, split):
-            ann_file = evaluator.get('ann_file')
-            if isinstance(ann_file, str) and _is_missing(ann_file):
-                raise UserError(
-                    f'{split}_evaluator: no file {ann_file}. Give the annotations of the {split} data with '
-                    f'--cfg-options {split}_evaluator.ann_file=FILE.'
-                )
-
-
 def evaluators(cfg: Config, split: str) -> list[dict]:
     """The configs of the metrics of ``split``, of which there may be none, one or several."""
     metrics = cfg.get(f'{split}_evaluator') or []
@@ -138,15 +89,6 @@ def leaves(key: str, dataset: Any) -> Iterator[tuple[str, dict]]:
         yield key, dataset
 
 
-def find_key(node: Any, value: Any, path: str = '') -> str | None:
-    """The dotted key under which a config holds ``value``, as ``--cfg-options`` takes it."""
-    if node == value and path:
-        return path
-    items = node.items() if isinstance(node, dict) else enumerate(node if isinstance(node, list | tuple) else ())
-    found = (find_key(child, value, f'{path}.{name}' if path else str(name)) for name, child in items)
-    return next((key for key in found if key), None)
-
-
 @contextmanager
 def _without_adverts() -> Iterator[None]:
     """Drop the lines about OneDL, an optional service, that the libraries print when they are imported."""
@@ -158,30 +100,6 @@ def _without_adverts() -> Iterator[None]:
 def _short(error: Exception, most: int = 300) -> str:
     text = f'{type(error).__name__}: {error}'
     return text if len(text) <= most else f'{text[:most]} ...'
-
-
-def _check_dataset(key: str, dataset: dict) -> None:
-    if dataset.get('backend_args'):  # not on this file system
-        return
-    root = dataset.get('data_root') or ''
-    if str(dataset.get('type')).startswith('mmpeft.'):
-        prepare = getattr(DATASETS.get(dataset['type']), 'prepare', None)
-        if prepare is not None:  # it makes its data itself
-            prepare(root)
-    prefixes = dataset.get('data_prefix') or {}
-    parts = [dataset.get('ann_file'), *(prefixes.values() if isinstance(prefixes, dict) else [prefixes])]
-    expected = [part for part in parts if isinstance(part, str) and part] or ['']
-    missing = [path for path in (os.path.join(root, part) for part in expected) if _is_missing(path)]
-    if missing:
-        raise UserError(
-            f'Data not found: {", ".join(missing)} (seen from {os.getcwd()}). '
-            f'{dataset.get("type")} expects in {root or "the current folder"}: {", ".join(expected)}. '
-            f'Put the data there, or say where it is with --cfg-options {key}.data_root=FOLDER.'
-        )
-
-
-def _is_missing(path: str) -> bool:
-    return '://' not in path and not os.path.exists(os.path.expanduser(path))
 
 
 def _warn_of_unread(cfg: Config, options: dict[str, Any]) -> None:

@@ -1,10 +1,12 @@
-"""What the strategies of a FlexibleRunner mean for adapter files; FSDP leaves each process a shard of every tensor."""
+"""What a Runner holds: its model without wrappers, its optimizers, and what its strategy does to them."""
 
 from collections.abc import Mapping
 
 import torch
 from mmengine._strategy import DDPStrategy, SingleDeviceStrategy
 from mmengine.hooks import EMAHook, Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -15,6 +17,20 @@ from mmpeft.checkpoint import adapted_backbone
 from mmpeft.fingerprint import base_names
 
 SUPPORTED = 'SingleDeviceStrategy, DDPStrategy and FSDPStrategy'
+
+
+def bare_model(runner: Runner) -> nn.Module:
+    """The runner's model without wrappers for several processes or for test-time augmentation."""
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
+    """The runner's optimizer wrappers: one, or one for each optimizer."""
+    wrapper = runner.optim_wrapper
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
 
 
 def check_strategy(runner: Runner, hook: Hook) -> None:

@@ -1,0 +1,17 @@
+"""Look at a config before anything is built from it, and say in one line what is wrong."""
+
+from mmpeft.mm.checks.data import check_data
+from mmpeft.mm.checks.errors import UserError
+from mmpeft.mm.checks.machine import check_device, check_free
+from mmpeft.mm.checks.reading import evaluators, leaves, read_config, register_library
+
+__all__ = [
+    'UserError',
+    'check_data',
+    'check_device',
+    'check_free',
+    'evaluators',
+    'leaves',
+    'read_config',
+    'register_library',
+]

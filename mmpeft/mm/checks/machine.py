@@ -1,0 +1,28 @@
+"""What the machine must offer: a GPU, an empty folder."""
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from mmpeft.mm.checks.errors import UserError
+
+
+def check_free(out: Path | None) -> None:
+    """Refuse a folder to write to that holds anything.
+
+    Raises:
+        UserError: It does.
+    """
+    if out is not None and out.exists() and any(out.iterdir()):
+        raise UserError(f'{out} holds files already; name another folder, nothing is overwritten.')
+
+
+def check_device(cfg: Config) -> None:
+    """Refuse mixed precision where mmengine has none.
+
+    Raises:
+        UserError: The config asks for it and there is no GPU.
+    """
+    if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        raise UserError('Mixed precision (--amp, AmpOptimWrapper) needs a GPU, and none was found. Leave it out.')
