@@ -16,8 +16,8 @@ from mmpeft.freeze import count_parameters, freeze, is_adapter, trained_names
 from mmpeft.inject import inject
 from mmpeft.merge import merge
 from mmpeft.soups import SoupError, greedy_soup, learned_soup, recompute_batchnorm, uniform_soup, write_soup
+from mmpeft.version import __version__ as __version__
 
-__version__ = '0.1.0'
 __all__ = [
     'AdapterBank',
     'AdapterFileError',
