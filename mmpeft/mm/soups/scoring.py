@@ -23,7 +23,7 @@ from mmpeft.fingerprint import fingerprint
 from mmpeft.freeze import adapted_backbones
 from mmpeft.methods import LoRA
 from mmpeft.mm.checks import UserError, leaves
-from mmpeft.mm.reports.reporting import METRICS
+from mmpeft.mm.reports.runs import METRICS
 from mmpeft.mm.runners import bare_model
 from mmpeft.mm.running.progress import ScoringHook
 from mmpeft.mm.soups.ensembling import averaged_predictions
