@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent / 'mmpeft'
 ORDER = [
     'version',
     'files',
+    'operators',
     'sites',
     'costs',
     'plain_types',
