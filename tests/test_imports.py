@@ -11,6 +11,7 @@ ORDER = [
     'version',
     'files',
     'operators',
+    'private',
     'sites',
     'costs',
     'plain_types',
@@ -36,6 +37,7 @@ ORDER = [
     'mm',
 ]
 ORDER_IN_MM = [
+    'private',
     'checks',
     'weights',
     'backbone',
@@ -122,4 +124,6 @@ def test_importing_mmpeft_needs_torch_alone():
     blocked = [*MM, 'safetensors', 'torchvision', 'numpy', 'PIL', 'skimage', 'sklearn', 'matplotlib', 'pycocotools']
     code = 'import sys, torch; before = set(sys.modules); import mmpeft; print(*(set(sys.modules) - before))'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert not {name.split('.')[0] for name in done.stdout.split()} & set(blocked)
+    loaded = done.stdout.split()
+    assert not {name.split('.')[0] for name in loaded} & set(blocked)
+    assert 'mmpeft.private' not in loaded
