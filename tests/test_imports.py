@@ -38,6 +38,7 @@ ORDER = [
 ]
 ORDER_IN_MM = [
     'private',
+    'processes',
     'checks',
     'weights',
     'backbone',

@@ -13,6 +13,7 @@ from torch import nn
 
 from mmpeft.freeze import adapted_backbones, count_parameters, is_adapter
 from mmpeft.mm.backbone import FLAGS, adapt_backbone, wrap_backbone
+from mmpeft.mm.processes import failing_together
 from mmpeft.mm.runners import bare_model, check_strategy, is_sharded, optim_wrappers, whole_model
 from mmpeft.mm.weights.loading import adapter_file_in
 from mmpeft.registry import HOOKS
@@ -91,7 +92,10 @@ class AdapterReportHook(Hook):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        model = bare_model(runner)
+        with failing_together():
+            self._check_gradients(bare_model(runner))
+
+    def _check_gradients(self, model: nn.Module) -> None:
         owners = tuple(f'{name}.' if name else '' for name in adapted_backbones(model))
         names = sorted(self._without_gradient)
         inside = [name for name in names if name.startswith(owners)]

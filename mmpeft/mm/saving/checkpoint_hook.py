@@ -1,6 +1,8 @@
 """A CheckpointHook that a kill at any moment leaves with whole files."""
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from mmengine.hooks import CheckpointHook as StockCheckpointHook
 from mmengine.runner import Runner
 
 from mmpeft.files import remove_leftovers, write_atomically
+from mmpeft.mm.processes import failing_together
 from mmpeft.registry import HOOKS
 
 
@@ -42,7 +45,13 @@ class CheckpointHook(StockCheckpointHook):
     Each checkpoint, best ones included, is written to a hidden file, flushed and renamed; then ``last_checkpoint``,
     in the same way; then what is outdated is deleted. mmengine deletes first and writes in place. Other places than
     the local disk (``s3://`` and the like) and ``file_client_args`` keep mmengine's way.
+
+    Before it saves, hooks with a method ``before_checkpoint(runner)`` are called in all processes, of which the first
+    alone saves. Where it cannot, because a disk is full or a folder is gone, all processes end.
     """
+
+    _is_saving = False
+    _local = False
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -51,14 +60,33 @@ class CheckpointHook(StockCheckpointHook):
             return
         self.backend_args = dict(backend='mmpeft')
         self.file_backend = WholeFiles()
-        if is_main_process():
-            remove_leftovers(Path(self.out_dir), '*.pth')
-            remove_leftovers(Path(runner.work_dir), 'last_checkpoint')
+        with failing_together():
+            if is_main_process():
+                remove_leftovers(Path(self.out_dir), '*.pth')
+                remove_leftovers(Path(runner.work_dir), 'last_checkpoint')
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        if not self._local:
-            super()._save_checkpoint_with_step(runner, step, meta)
+        with self._saving(runner):
+            if self._local:
+                self._save_whole(runner, step, meta)
+            else:
+                super()._save_checkpoint_with_step(runner, step, meta)
+
+    @contextmanager
+    def _saving(self, runner: Runner) -> Iterator[None]:
+        """Around what the first process does alone; after a best checkpoint the newest is saved within."""
+        if self._is_saving:
+            yield
             return
+        runner.call_hook('before_checkpoint')
+        self._is_saving = True
+        try:
+            with failing_together():
+                yield
+        finally:
+            self._is_saving = False
+
+    def _save_whole(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = self._keep(runner, step)
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
@@ -94,9 +122,12 @@ class CheckpointHook(StockCheckpointHook):
         return steps[: -self.max_keep_ckpts]
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
-        super()._save_best_checkpoint(runner, metrics)
-        if self._local and is_main_process():
-            self.file_backend.delete_removed({*self._best()})
+        if not self.save_best:
+            return
+        with self._saving(runner):
+            super()._save_best_checkpoint(runner, metrics)
+            if self._local and is_main_process():
+                self.file_backend.delete_removed({*self._best()})
 
     def _best(self) -> list[str]:
         """The paths of the best checkpoints: one, or one for each metric."""
