@@ -13,6 +13,7 @@ from tiny import (
     runner_config,
     same,
     trained,
+    with_constructor,
     wrapped,
 )
 
@@ -89,7 +90,7 @@ def test_the_classes_of_the_training_data_are_in_the_file(tmp_path):
 
 
 def test_the_one_line_hook_writes_the_same_file(tmp_path):
-    trained(config(tmp_path))
+    trained(with_constructor(config(tmp_path)))
     cfg = config(tmp_path, custom_hooks=[dict(type='mmpeft.AdapterHook', method=MONA)], work_dir=str(tmp_path / 'hook'))
     cfg.model.backbone = cfg.model.backbone.backbone
     trained(cfg)
