@@ -21,7 +21,8 @@ from mmpeft.adapter_file import (
 )
 from mmpeft.fingerprint import base_names, combined, digests
 from mmpeft.freeze import adapted_backbones, is_adapter
-from mmpeft.hosts import Backbone, qualified_name
+from mmpeft.hosts import Backbone
+from mmpeft.hosts.host import qualified_name
 from mmpeft.inject import full_options
 from mmpeft.methods.tuning import NORMS
 from mmpeft.report import listed
