@@ -18,8 +18,8 @@ from mmpeft.inject import inject
 from mmpeft.merge import merge
 from mmpeft.methods import register_method
 from mmpeft.soups import SoupError, greedy_soup, learned_soup, recompute_batchnorm, uniform_soup, write_soup
+from mmpeft.version import __version__ as __version__
 
-__version__ = '0.1.0'
 __all__ = [
     'AdapterBank',
     'AdapterFileError',

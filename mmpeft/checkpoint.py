@@ -26,6 +26,7 @@ from mmpeft.hosts.host import qualified_name
 from mmpeft.inject import full_options
 from mmpeft.methods.tuning import NORMS
 from mmpeft.report import listed
+from mmpeft.version import __version__
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,6 @@ def write_adapters(
     heldout: str | None = None,
 ) -> None:
     """Write those tensors of ``state``, a state dict of ``model``, that are not its frozen base."""
-    from mmpeft import __version__
-
     name, backbone = adapted_backbone(model)
     missing = missing_base(backbone)
     if missing:

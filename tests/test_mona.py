@@ -104,6 +104,12 @@ def test_dropout_drops_its_share_everywhere_alike(dropout):
     assert pairs.abs() < 4.5 * deviation**2 / kept.numel() ** 0.5
 
 
+def test_dropout_is_drawn_where_the_tokens_are_whatever_the_default_device_is():
+    tokens = torch.empty(2, 3)
+    with torch.device('meta'):
+        assert mona_function.draw(tokens, 0.5).device == tokens.device
+
+
 def test_the_backward_pass_leaves_the_generator_as_it_is():
     layer, x = spread(Mona(12, dropout=0.1, lean=True)), torch.randn(2, 30, 12, requires_grad=True)
     out = layer(x, (5, 6))

@@ -19,7 +19,7 @@ from mmpeft.hosts.call import Call, opened
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.reports.benchmarking import adapted
 from mmpeft.mm.reports.prompt_attention import _Watch, pretrained_shares, prompt_share
-from mmpeft.mm.reports.prompt_costs import Classifier, costs
+from mmpeft.mm.reports.prompt_counts import Classifier, costs
 
 ONE_BLOCK = dict(img_size=32, patch_size=8, embed_dims=16, num_layers=1, num_heads=2, out_indices=(0,))
 

@@ -17,7 +17,7 @@ from mmpeft.measuring import Setting, Variant, largest_operations, measure
 from mmpeft.merge import merge
 from mmpeft.mm.backbone import NAMED, wrapper_form
 from mmpeft.mm.checks import UserError, check_free, read_config, register_library
-from mmpeft.mm.reports.reporting import markdown, write_csv
+from mmpeft.mm.reports.tables import markdown, write_csv
 from mmpeft.plain import use_plain_forms
 
 

@@ -16,7 +16,7 @@ from mmpeft.hosts.call import current_call
 from mmpeft.hosts.vit import ViTBackbone
 from mmpeft.mm.checks import UserError, check_data
 from mmpeft.mm.reports.benchmarking import adapted
-from mmpeft.mm.reports.similarity import model_source, pretrained_backbone, some_images
+from mmpeft.mm.reports.sources import model_source, pretrained_backbone, some_images
 from mmpeft.mm.running.config import buildable_config
 from mmpeft.mm.running.trained import load_trained
 
