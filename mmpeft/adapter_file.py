@@ -17,8 +17,10 @@ from mmpeft.fingerprint import combined
 
 FORMAT = 1
 KEY = 'mmpeft'
+# What a run or a soup says of itself.
+FACTS = ('start', 'heldout', 'soup')
 # Fields that older files lack.
-LATER = {'start', 'heldout', 'soup'}
+LATER = {*FACTS}
 # Before a place: the file there has timm's names, and is converted on loading.
 TIMM = 'timm:'
 

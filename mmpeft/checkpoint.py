@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmpeft.adapter_file import (
+    FACTS,
     TIMM,
     AdapterInfo,
     BaseNotFoundError,
@@ -123,8 +124,7 @@ def save_adapters(
     overwrite: bool = False,
     dataset_meta: Mapping | None = None,
     base: str | None = None,
-    start: str | None = None,
-    heldout: str | None = None,
+    facts: Mapping[str, str] | None = None,
 ) -> None:
     """Write what training changed in ``model`` to a ``.safetensors`` file, atomically.
 
@@ -137,8 +137,8 @@ def save_adapters(
         overwrite: Replace a file that exists.
         dataset_meta: ``classes`` and ``palette`` of the task; by default ``model.dataset_meta``, if there is one.
         base: Where the base comes from, for whoever loads the file; by default the file of the backbone's ``init_cfg``.
-        start: The SHA-256 of the start file that the run loaded, which soups ask for.
-        heldout: The SHA-256 of the list of images that were held out of training, which soups ask for.
+        facts: What the run says of itself beside its tensors, for soups: ``start``, the SHA-256 of the start file that
+            it loaded, and ``heldout``, that of the list of images that were held out of training.
 
     Raises:
         FileExistsError: The file exists, and ``overwrite`` is not set.
@@ -151,7 +151,7 @@ def save_adapters(
     if path.exists() and not overwrite:
         raise FileExistsError(f'{path} exists; pass overwrite=True to replace it.')
     task = dataset_meta or getattr(model, 'dataset_meta', None)
-    write_adapters(path, model, model.state_dict(), task, base, start, heldout)
+    write_adapters(path, model, model.state_dict(), task, base, facts)
 
 
 def write_adapters(
@@ -160,8 +160,7 @@ def write_adapters(
     state: Mapping[str, Tensor],
     dataset_meta: Mapping | None,
     base: str | None,
-    start: str | None = None,
-    heldout: str | None = None,
+    facts: Mapping[str, str] | None = None,
 ) -> None:
     """Write those tensors of ``state``, a state dict of ``model``, that are not its frozen base."""
     from mmpeft import __version__
@@ -180,9 +179,8 @@ def write_adapters(
         digests=digests(backbone),
         base=_portable(base or _source_of(backbone)),
         version=__version__,
-        start=start,
-        heldout=heldout,
         **_task(dataset_meta or {}),
+        **_known_facts(facts or {}),
     )
     write_file(path, info, {key: _own(tensor) for key, tensor in tensors_to_save(model, state).items()})
 
@@ -266,6 +264,13 @@ def _task(dataset_meta: Mapping) -> dict[str, Any]:
     classes, palette = dataset_meta.get('classes'), dataset_meta.get('palette')
     colours = None if palette is None or isinstance(palette, str) else [[int(c) for c in colour] for colour in palette]
     return dict(classes=None if classes is None else [str(name) for name in classes], palette=colours)
+
+
+def _known_facts(facts: Mapping[str, str]) -> dict[str, str]:
+    unknown = facts.keys() - set(FACTS)
+    if unknown:
+        raise ValueError(f'A run says {", ".join(FACTS)} of itself, and not {", ".join(sorted(unknown))}.')
+    return dict(facts)
 
 
 def _portable(place: str | None) -> str | None:

@@ -152,7 +152,7 @@ def test_saving_overwrites_only_when_told(tmp_path):
 
 def test_what_could_not_be_read_back_is_not_written(tmp_path):
     with pytest.raises(mmpeft.DamagedFileError, match="start is 'abc'"):
-        mmpeft.save_adapters(adapted(), tmp_path / 'task.safetensors', start='abc')
+        mmpeft.save_adapters(adapted(), tmp_path / 'task.safetensors', facts=dict(start='abc'))
     assert not list(tmp_path.iterdir())
 
 

@@ -38,7 +38,7 @@ def task(tmp_path):
 
     def write(seed, method=MONA, name=None, classes=3, **run):
         path = tmp_path / f'{name or seed}.safetensors'
-        mmpeft.save_adapters(trained(seed, method, classes), path, **{**RUN, **run})
+        mmpeft.save_adapters(trained(seed, method, classes), path, facts={**RUN, **run})
         return path
 
     return write
