@@ -10,7 +10,7 @@ ORDER = [
     'files',
     'sites',
     'costs',
-    'plain_types',
+    'reading',
     'random_state',
     'start',
     'methods',

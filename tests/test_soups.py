@@ -1,5 +1,6 @@
 import json
 import warnings
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -99,6 +100,13 @@ def test_the_order_of_the_files_does_not_matter(run):
     files = [run(seed) for seed in (1, 2, 3, 4)]
     one, two = mmpeft.uniform_soup(files), mmpeft.uniform_soup(files[::-1])
     assert all(torch.allclose(one[name].double(), two[name].double(), rtol=1e-7, atol=1e-12) for name in one)
+
+
+def test_checkpoints_in_the_old_format_are_mixed(tmp_path):
+    for number in range(2):
+        value = dict(state_dict=dict(weight=torch.full((3,), float(number))), meta=dict(mmpeft=RUN))
+        torch.save(value, tmp_path / f'{number}.pth', _use_new_zipfile_serialization=False)
+    assert mmpeft.uniform_soup([tmp_path / '0.pth', tmp_path / '1.pth'])['weight'].tolist() == [0.5] * 3
 
 
 def test_half_precision_is_averaged_in_fp64(tmp_path):
@@ -244,10 +252,16 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
     torch.save(dict(model=Path), tmp_path / 'code.pth')
     torch.save([1], tmp_path / 'list.pth')
     (tmp_path / 'text.pth').write_text('no checkpoint')
-    for name, words in (('code', 'no code is run'), ('list', 'no state dict'), ('text', 'cannot be read')):
+    for name, words in (('code', 'no code is run'), ('list', 'no state dict'), ('text', 'first bytes are')):
         with pytest.raises(mmpeft.SoupError, match=f'{name}.pth .*{words}'):
             mmpeft.uniform_soup([tmp_path / f'{name}.pth'])
-    with pytest.raises(mmpeft.SoupError, match='No file'):
+    torch.save(dict(weight=torch.zeros(1000)), tmp_path / 'whole.pth')
+    with zipfile.ZipFile(tmp_path / 'whole.pth') as source, zipfile.ZipFile(tmp_path / 'bomb.pth', 'w', 8) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    with pytest.raises(mmpeft.SoupError, match='would unpack to'):
+        mmpeft.uniform_soup([tmp_path / 'bomb.pth'])
+    with pytest.raises(mmpeft.SoupError, match='No checkpoint file'):
         mmpeft.uniform_soup([tmp_path / 'nothing.pth'])
     with pytest.raises(mmpeft.SoupError, match='at least one file'):
         mmpeft.uniform_soup([])
