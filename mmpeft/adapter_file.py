@@ -17,6 +17,8 @@ from mmpeft.fingerprint import combined
 
 FORMAT = 1
 KEY = 'mmpeft'
+# By which other readers of safetensors know whose tensors these are.
+PYTORCH = {'format': 'pt'}
 # What a run or a soup says of itself.
 FACTS = ('start', 'heldout', 'soup')
 # Fields that older files lack.
@@ -91,13 +93,23 @@ def write_file(path: Path, info: AdapterInfo, tensors: Mapping[str, Tensor]) -> 
     Raises:
         DamagedFileError: A field is not of its type, so that nobody could read the file.
     """
-    from safetensors.torch import save
-
     text = json.dumps(asdict(info), sort_keys=True)
     _info(text, path)
-    metadata = {'format': 'pt', KEY: text, f'{KEY}_format': str(FORMAT), f'{KEY}_checksum': checksum(text, tensors)}
-    content = save(dict(tensors), metadata)
+    metadata = {**PYTORCH, KEY: text, f'{KEY}_format': str(FORMAT), f'{KEY}_checksum': checksum(text, tensors)}
+    write_safetensors(path, tensors, metadata)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, atomically; what shares memory, as heads with one layer do, is written twice."""
+    from safetensors.torch import save
+
+    content = save({name: _own(tensor) for name, tensor in tensors.items()}, dict(metadata))
     write_atomically(path, lambda file: file.write(content))
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU with memory of its own."""
+    return tensor.detach().cpu().contiguous().clone()
 
 
 def parse(path: str | Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> AdapterInfo:
@@ -139,7 +151,7 @@ def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         hashed.update(f'\n{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
-        hashed.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return hashed.hexdigest()
 
 

@@ -182,7 +182,7 @@ def write_adapters(
         **_task(dataset_meta or {}),
         **_known_facts(facts or {}),
     )
-    write_file(path, info, {key: _own(tensor) for key, tensor in tensors_to_save(model, state).items()})
+    write_file(path, info, tensors_to_save(model, state))
 
 
 def load_adapters(model: nn.Module, path: str | Path) -> AdapterInfo:
@@ -279,8 +279,3 @@ def _portable(place: str | None) -> str | None:
         return place
     prefix = TIMM if place.startswith(TIMM) else ''
     return None if '://' in place else prefix + PurePath(place.removeprefix(TIMM)).name
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """The tensor with memory of its own: some heads share a layer, and safetensors refuses shared memory."""
-    return tensor.detach().cpu().contiguous().clone()

@@ -1,5 +1,6 @@
-"""Write a file so that it is there as a whole or not at all."""
+"""Write a file so that it is there as a whole or not at all, and tell files by their content."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -50,3 +51,12 @@ def remove_leftovers(folder: Path, pattern: str) -> None:
     for path in folder.glob(f'.{pattern}.*'):
         if path.suffix[1:].isdigit():
             path.unlink(missing_ok=True)
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of the content of a file, as 64 hexadecimal digits."""
+    hashed = hashlib.sha256()
+    with path.open('rb') as file:
+        while piece := file.read(1 << 20):
+            hashed.update(piece)
+    return hashed.hexdigest()

@@ -1,8 +1,9 @@
+import hashlib
 import os
 
 import pytest
 
-from mmpeft.files import remove_leftovers, write_atomically
+from mmpeft.files import hash_of, remove_leftovers, write_atomically
 
 
 def test_a_file_is_written_with_its_folder_and_nothing_else_stays(tmp_path):
@@ -50,3 +51,9 @@ def test_what_dead_writers_left_is_removed_and_nothing_else(tmp_path):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path, '*.pth')
     assert sorted(os.listdir(tmp_path)) == ['.a.txt.12', '.b.pth.old', 'a.pth']
+
+
+def test_a_file_is_hashed_in_pieces(tmp_path):
+    path = tmp_path / 'a.bin'
+    path.write_bytes(b'abc' * 1_000_000)
+    assert hash_of(path) == hashlib.sha256(b'abc' * 1_000_000).hexdigest()
