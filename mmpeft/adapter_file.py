@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmpeft.files import write_atomically
-from mmpeft.fingerprint import combined
+from mmpeft.fingerprint import HALVES, combined
 
 FORMAT = 1
 KEY = 'mmpeft'
@@ -22,7 +22,7 @@ PYTORCH = {'format': 'pt'}
 # What a run or a soup says of itself.
 FACTS = ('start', 'heldout', 'soup')
 # Fields that older files lack.
-LATER = {*FACTS}
+LATER = {*FACTS, 'roundings'}
 # Before a place: the file there has timm's names, and is converted on loading.
 TIMM = 'timm:'
 
@@ -59,7 +59,8 @@ class AdapterInfo:
         methods: The configs of the injected methods, with every option.
         host: The qualified name of the stock backbone's class.
         backbone: The name of the backbone in the model; empty if it is the model.
-        digests: A digest for each frozen tensor of the base, by its name in the backbone.
+        digests: A digest for each frozen tensor of the base, by its name in the backbone, of its values as fp32.
+        roundings: The same of the values rounded to 'bfloat16' and to 'float16'; None in older files.
         base: The path or URL that the base was loaded from, if it is known.
         classes: The names of the task's classes.
         palette: A colour (red, green, blue) for each class.
@@ -80,6 +81,7 @@ class AdapterInfo:
     start: str | None = None
     heldout: str | None = None
     soup: list[list] | None = None
+    roundings: dict[str, dict[str, str]] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -128,8 +130,12 @@ def parse(path: str | Path, metadata: Mapping[str, str], tensors: Mapping[str, T
     return _info(metadata[KEY], path)
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def read_safetensors(path: Path, mapped: bool = False) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The metadata and the tensors of a safetensors file.
+
+    Args:
+        path: The file.
+        mapped: Leave the tensors in the file and read them when they are used: they change with it.
 
     Raises:
         DamagedFileError: It is missing, cut off, or of another kind.
@@ -140,7 +146,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise DamagedFileError(f'No file {path}.')
     try:
         with safe_open(path, framework='pt') as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return file.metadata() or {}, tensors if mapped else {n: tensor.clone() for n, tensor in tensors.items()}
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise DamagedFileError(f'{path} is not a whole safetensors file: {error}') from error
 
@@ -171,7 +178,10 @@ def _info(text: str, path: str | Path) -> AdapterInfo:
     for name, value in values.items():
         if not CHECKS[name](value):
             raise DamagedFileError(f'{path} has metadata whose {name} is {value!r:.80}.')
-    return AdapterInfo(**values)
+    info = AdapterInfo(**values)
+    if any(rounded.keys() != info.digests.keys() for rounded in (info.roundings or {}).values()):
+        raise DamagedFileError(f'{path} has metadata whose roundings are of other tensors than its digests.')
+    return info
 
 
 def _is_text(value: Any) -> bool:
@@ -188,6 +198,14 @@ def _is_colour(value: Any) -> bool:
 
 def _is_sum(value: Any) -> bool:
     return _is_text(value) and re.fullmatch('[0-9a-f]{64}', value) is not None
+
+
+def _are_digests(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _are_roundings(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == HALVES.keys() and all(map(_are_digests, value.values()))
 
 
 def _is_ingredient(value: Any) -> bool:
@@ -211,7 +229,8 @@ CHECKS = dict(
     methods=lambda value: bool(value) and _list_of(lambda v: isinstance(v, dict) and _is_text(v.get('type')), value),
     host=_is_text,
     backbone=_is_text,
-    digests=lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+    digests=_are_digests,
+    roundings=lambda value: value is None or _are_roundings(value),
     base=lambda value: value is None or is_place(value),
     classes=lambda value: value is None or _list_of(_is_text, value),
     palette=lambda value: value is None or _list_of(_is_colour, value),

@@ -54,7 +54,6 @@ class AdapterBank:
         _check_stock(backbone)
         self._stock = backbone.requires_grad_(False)
         self._tasks: dict[str, Task] = {}
-        self._digests: dict[str, tuple[int, str]] = {}
         self._versions = [(parameter, parameter._version) for parameter in backbone.parameters()]
         self.active: str | None = None
 
@@ -82,9 +81,9 @@ class AdapterBank:
         if model is None:
             model, file = self._copy_of_stock(file), _of_backbone(file)
         backbone = adapted_backbone(model)[1]
-        self._share_base(backbone)
-        file.check_model(model)
-        self._digests = backbone.digests
+        base = self._base_of(backbone)
+        file.check_model(model, base)
+        _share(base, backbone)
         model.load_state_dict(file.tensors, strict=False)
         model.to(self.device)
         model.eval()
@@ -150,25 +149,29 @@ class AdapterBank:
         freeze(model)
         return model
 
-    def _share_base(self, backbone: Backbone) -> None:
-        """Put the tensors of the bank in the places of the frozen base of ``backbone``."""
+    def _base_of(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+        """The tensors of the bank that are to stand in the places of the frozen base of ``backbone``."""
         base, own = dict(self._stock.named_parameters()), dict(backbone.named_parameters())
-        names = base_names(backbone)
-        other = [name for name in sorted(names) if _kind(base.get(name)) != _kind(own[name])]
+        names = sorted(base_names(backbone))
+        other = [name for name in names if _kind(base.get(name)) != _kind(own[name])]
         if other:
             raise WrongModelError(
                 f'The backbone of the task has another base than the bank: {listed(other)} differ in shape or dtype, '
                 f'for example {_kind(own[other[0]])} where the bank has {_kind(base.get(other[0]))}.'
             )
-        for name in names:
-            owner, _, leaf = name.rpartition('.')
-            setattr(backbone.get_submodule(owner), leaf, base[name])
-        # The file has the rest, or is refused.
-        backbone.missing, backbone.shared, backbone.digests = frozenset(), frozenset(names), self._digests
+        return {name: base[name] for name in names}
 
     def _check_unwritten(self) -> None:
         if any(parameter._version != version for parameter, version in self._versions):
             raise RuntimeError('The base of this bank was written to, and every task depends on it: build it anew.')
+
+
+def _share(base: dict[str, nn.Parameter], backbone: Backbone) -> None:
+    """Put the tensors of ``base`` in their places in ``backbone``; the file has the rest."""
+    for name, parameter in base.items():
+        owner, _, leaf = name.rpartition('.')
+        setattr(backbone.get_submodule(owner), leaf, parameter)
+    backbone.missing, backbone.shared = frozenset(), frozenset(base)
 
 
 def _check_stock(backbone: nn.Module) -> None:

@@ -1,5 +1,4 @@
 import copy
-import sys
 import threading
 
 import pytest
@@ -143,13 +142,25 @@ def test_a_file_of_another_base_or_backbone_is_refused_and_the_bank_is_as_it_was
     assert bank.list() == ['a', 'b']
 
 
-def test_the_base_is_digested_once(tmp_path, monkeypatch):
-    path, bank = saved(moved(adapted()), tmp_path / 'task.safetensors'), mmpeft.AdapterBank(stock())
-    module, digested = sys.modules['mmpeft.fingerprint'], []
-    monkeypatch.setattr(module, 'digest', lambda tensor, own=module.digest: digested.append(1) or own(tensor))
-    for name in 'abc':
-        bank.add(name, path)
-    assert len(digested) == len(base_names(bank.task('a')))
+def test_the_base_is_compared_anew_for_each_task(bank, tmp_path):
+    bank, _ = bank
+    parameter = bank.task('a').stages[0].blocks[0].norm1.weight
+    parameter.data = parameter + 1
+    with pytest.raises(mmpeft.WrongBaseError, match='1 of .* tensors differ: stages.0.blocks.0.norm1.weight'):
+        bank.add('c', tmp_path / 'a.safetensors')
+
+
+def test_a_model_whose_file_is_refused_is_as_it_was(bank, tmp_path):
+    bank, _ = bank
+    other = swin()
+    mmpeft.inject(other, MONA)
+    path = saved(other, tmp_path / 'c.safetensors')
+    model = adapted(seed=5)
+    model.expect_base()
+    before, missing = weights(model), model.missing
+    with pytest.raises(mmpeft.WrongBaseError):
+        bank.add('c', path, model)
+    assert same(weights(model), before) and model.missing == missing and not model.shared
 
 
 def test_tasks_are_known_by_name(bank, tmp_path):

@@ -22,6 +22,7 @@ ORDER = [
     'plain',
     'merge',
     'fingerprint',
+    'contents',
     'adapter_file',
     'checkpoint',
     'bank',

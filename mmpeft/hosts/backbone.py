@@ -33,8 +33,7 @@ class Backbone(Host):
     ``fresh`` matches the names of base parameters that no pretrained file holds, and ``tables`` those of positions,
     which stock code resizes to the input of the task. ``missing`` names the base parameters, fresh ones aside, that
     were never given a value; a backbone adapted from Python is taken as it is and misses none. ``find_base`` then
-    looks for the base of an adapter file. ``adapter_methods`` holds the configs of the injected methods, and
-    ``digests`` those digests of base tensors that were computed.
+    looks for the base of an adapter file. ``adapter_methods`` holds the configs of the injected methods.
     ``shared`` names the base tensors that other models hold, too, as the tasks of a bank do: nothing may change them.
     ``eval_frozen`` keeps the parts in which no base parameter trains in eval mode, from the next ``train()`` on.
     """
@@ -45,7 +44,6 @@ class Backbone(Host):
         'allow_random_base',
         'eval_frozen',
         'find_base',
-        'digests',
         'shared',
         '_names_not_in_file',
         '_adapters_loaded',
@@ -61,7 +59,6 @@ class Backbone(Host):
     allow_random_base = False
     eval_frozen = False
     find_base: Callable[['Backbone', Any], None] | None = None
-    digests: dict[str, tuple[int, str]] | None = None
     shared: frozenset[str] = frozenset()
     _names_not_in_file: frozenset[str] = frozenset()
     _adapters_loaded = False
@@ -203,7 +200,7 @@ class Backbone(Host):
     def __reduce__(self):
         # A copy has tensors of its own.
         blank, classes, content = super().__reduce__()
-        return blank, classes, {name: value for name, value in content.items() if name not in ('digests', 'shared')}
+        return blank, classes, {name: value for name, value in content.items() if name != 'shared'}
 
     def _freeze_stages(self) -> None:
         """Freeze the stages that ``frozen_stages`` names, adapters excepted."""

@@ -112,7 +112,7 @@ def differs(name: str, ingredients: list[Ingredient]) -> bool:
 def _open(path: str | Path) -> Ingredient:
     place = Path(path).expanduser()
     if place.suffix == '.safetensors':
-        file = read_adapters(place)
+        file = read_adapters(place, mapped=True)
         return Ingredient(str(path), file.tensors, file)
     try:
         checkpoint = read_as_data(place, also=LOGS, mapped=True)

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
+from torch import Tensor
 
 from mmpeft.mm.checks import UserError
 from mmpeft.reading import UnreadableError, check_start, read_as_data, weights_only
@@ -76,6 +77,20 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict:
     if not _holds_weights(checkpoint):
         raise UserError(f'{path} is no checkpoint: it holds {_describe(checkpoint)} and no weights.')
     return checkpoint
+
+
+def state_in(checkpoint: Mapping, place: str) -> dict[str, Tensor]:
+    """The weights in what was read from ``place``: its ``state_dict``, its ``model``, or itself.
+
+    Raises:
+        UserError: It holds no tensors by names there.
+    """
+    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    found = state.items() if isinstance(state, Mapping) else ()
+    tensors = {name: value for name, value in found if isinstance(name, str) and torch.is_tensor(value)}
+    if not tensors:
+        raise UserError(f'{place} is no checkpoint of a model: it holds {_describe(checkpoint)} and no state dict.')
+    return tensors
 
 
 def check_file(path: str | Path) -> None:
