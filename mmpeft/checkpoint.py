@@ -1,6 +1,5 @@
 """Save what training changed, and load it into a model of the same base after checking that it is."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -24,7 +23,7 @@ from mmpeft.adapter_file import (
 from mmpeft.contents import adapted_backbone, differences_of, missing_base, tensors_to_save
 from mmpeft.fingerprint import HALVES, base_names, base_tensors, combined, digest, digests, rounded_digests
 from mmpeft.hosts import Backbone, qualified_name
-from mmpeft.inject import full_options
+from mmpeft.inject import full_options, normal
 from mmpeft.report import listed
 
 
@@ -56,8 +55,7 @@ class AdapterFile:
                 f'{self.path} is of a model whose backbone is named {self.info.backbone!r}; in {type(model).__name__} '
                 f'it is {name!r}. Pass the whole model if the file is of one.'
             )
-        self.check_adapters(backbone)
-        self._check_tensors(model, '')
+        self.check_shapes(model)
         if base is None:
             self._check_base(backbone)
         else:
@@ -65,16 +63,21 @@ class AdapterFile:
 
     def check_backbone(self, backbone: Backbone, prefix: str) -> None:
         """As ``check_model``, for a backbone alone whose tensors have names that begin with ``prefix``."""
-        self.check_adapters(backbone)
+        self._check_adapters(backbone)
         self._check_tensors(backbone, prefix)
         self._check_base(backbone)
 
-    def check_adapters(self, backbone: Backbone) -> None:
+    def check_shapes(self, model: nn.Module) -> None:
+        """As ``check_model``, without a look at any value: ``model`` may be on torch's meta device."""
+        self._check_adapters(adapted_backbone(model)[1])
+        self._check_tensors(model, '')
+
+    def _check_adapters(self, backbone: Backbone) -> None:
         """Refuse a backbone of another class, with other methods, or with another set of frozen tensors."""
         host, methods = qualified_name(backbone.stock), _described(backbone)
         if self.info.host != host:
             raise WrongModelError(f'{self.path} is of adapters in a {self.info.host}; this backbone is a {host}.')
-        if self.info.methods != methods:
+        if [*map(normal, self.info.methods)] != methods:
             raise WrongModelError(f'{self.path} is of {self.info.methods}; this backbone carries {methods}.')
         other = sorted(base_names(backbone) ^ self.info.digests.keys())
         if other:
@@ -242,8 +245,8 @@ def load_adapters(model: nn.Module, path: str | Path) -> AdapterInfo:
 
 
 def _described(backbone: Backbone) -> list[dict]:
-    """The methods of a backbone with every option, as they come back from JSON."""
-    return json.loads(json.dumps([full_options(config) for config in backbone.adapter_methods]))
+    """The methods of a backbone with every option."""
+    return [full_options(config) for config in backbone.adapter_methods]
 
 
 def _source_of(backbone: Backbone) -> str | None:

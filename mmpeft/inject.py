@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ from mmpeft.report import Report, report
 from mmpeft.sites import LEAF_SITES, SITES
 from mmpeft.start import draw
 
+# Options that are sets of names: in whatever order and however often, they mean the same.
+UNORDERED = ('sites', 'targets')
 # What a host tells a layer of its place; everything else in a layer's signature is an option.
 SIZES = ('dim', 'in_features', 'out_features', 'channel_axis', 'depth', 'patch_size')
 
@@ -88,6 +91,7 @@ def parse(method: Mapping | Sequence[Mapping]) -> list[dict]:
 
 
 def _parse_one(config: dict) -> dict:
+    config = {option: plain(value) for option, value in config.items()}
     name = config.get('type')
     if name not in METHODS:
         raise ValueError(f'Unknown method {name!r}; known methods: {", ".join(METHODS)}.')
@@ -118,9 +122,20 @@ def full_options(config: Mapping) -> dict:
     options |= config
     for name in getattr(cls, 'execution', ()):
         del options[name]
-    if 'sites' in options:
-        options['sites'] = sorted(options['sites'])
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+    return normal(options)
+
+
+def normal(options: Mapping) -> dict:
+    """Options in the one way in which they are compared and written: plain, and sets of names in order."""
+    options = {name: plain(value) for name, value in options.items()}
+    sets = {name: options[name] for name in UNORDERED if isinstance(options.get(name), list | str)}
+    return options | {name: sorted({*map(str, names)}) for name, names in sets.items()}
+
+
+def plain(value: Any) -> Any:
+    """Numbers and arrays of NumPy and torch as Python's own, tuples as lists, inside lists too."""
+    value = value.tolist() if hasattr(value, 'tolist') else value
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def chosen_options(config: Mapping) -> dict:
@@ -196,8 +211,9 @@ def _build(cls: type[nn.Module], backbone: nn.Module, name: str, site: str, opti
     # A layer without memory draws nothing of its own: the generator must not notice that it was built.
     with torch.device('meta'):
         adapter = cls(**_wanted(cls, sizes), **options)
-    draw(adapter.to_empty(device='cpu'), f'{name}.{site}')
     like = next(owner.parameters())
+    if not like.is_meta:  # of a model without memory only the names and sizes are asked
+        draw(adapter.to_empty(device='cpu'), f'{name}.{site}')
     return adapter.to(device=like.device, dtype=like.dtype).train(owner.training)
 
 

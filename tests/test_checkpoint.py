@@ -1,6 +1,7 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -324,6 +325,36 @@ def test_other_methods_and_options_are_refused(method, task):
 @pytest.mark.parametrize('written', [dict(dropout=0.1), dict(sites=('after_ffn', 'after_attn')), dict(blocks='')])
 def test_an_option_written_out_is_the_same_as_its_default(written, task):
     mmpeft.load_adapters(detector(MONA | written), task)
+
+
+@pytest.mark.parametrize('targets', [['v', 'q'], ('q', 'v'), ['q', 'q', 'v'], 'vq', np.array(['v', 'q'])])
+def test_options_that_are_sets_of_names_mean_the_same_in_any_order(targets, tmp_path):
+    path = tmp_path / 'task.safetensors'
+    lora = dict(type='LoRA', rank=2)
+    mmpeft.save_adapters(detector(lora | dict(targets=targets)), path)
+    info = read_adapters(path).info
+    assert info.methods == [dict(lora, alpha=1, blocks='', targets=['q', 'v'])]
+    old = rewritten(path, info=dict(methods=[info.methods[0] | dict(targets=['v', 'q'])]))
+    for file in (path, old):
+        mmpeft.load_adapters(detector(lora | dict(targets=['q', 'v'])), file)
+        mmpeft.load_adapters(detector(lora | dict(targets=targets)), file)
+
+
+def test_numbers_of_numpy_and_torch_are_options_as_pythons_own(tmp_path, task):
+    mona = dict(MONA, bottleneck=np.int64(4), dropout=np.float64(0.1), init=np.str_('trunc_normal'))
+    mmpeft.load_adapters(detector(mona), task)
+    mmpeft.save_adapters(detector(mona), tmp_path / 'numpy.safetensors')
+    mmpeft.save_adapters(detector(dict(MONA, bottleneck=torch.tensor(4))), tmp_path / 'torch.safetensors')
+    infos = [read_adapters(path).info for path in (task, *tmp_path.glob('*.safetensors'))]
+    assert all(info.methods == infos[0].methods for info in infos)
+    mmpeft.save_adapters(detector(dict(type='CVPT', share=np.True_)), tmp_path / 'bool.safetensors')
+    assert read_adapters(tmp_path / 'bool.safetensors').info.methods[0]['share'] is True
+
+
+@pytest.mark.parametrize('value', [3, [['q']], [1, 'q'], {}])
+def test_options_of_other_types_in_a_file_are_of_another_model(value, task):
+    methods = [dict(read_adapters(task).info.methods[0], sites=value)]
+    refused(detector(), rewritten(task, info=dict(methods=methods)), mmpeft.WrongModelError, 'this backbone carries')
 
 
 def test_another_class_of_backbone_is_refused(task):

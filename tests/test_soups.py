@@ -171,6 +171,14 @@ def test_a_greedy_soup_of_deltas_is_the_mean_of_the_deltas(task):
     assert len(soup.ingredients) == 3 and same(soup.state_dict, mmpeft.uniform_soup(files, lora='delta'))
 
 
+def test_files_whose_targets_of_lora_stand_in_another_order_mix(task):
+    one = task(1, LORA)
+    other = rewritten(
+        task(2, LORA), info=dict(methods=[dict(read_adapters(one).info.methods[0], targets=LORA['targets'])])
+    )
+    assert mmpeft.uniform_soup([one, other])
+
+
 def test_averaged_factors_of_lora_keep_their_rank(task):
     files = [task(seed, LORA) for seed in (1, 2)]
     shapes = {name: tensor.shape for name, tensor in load_file(files[0]).items()}
