@@ -1,6 +1,7 @@
 """Many tasks on one base: each is a model of its own whose frozen base is the one tensor that all of them hold."""
 
 import copy
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from mmpeft.freeze import freeze
 from mmpeft.hosts import Backbone, find_backbone
 from mmpeft.inject import chosen_options, inject, parse
 from mmpeft.report import listed
+
+# In a pattern of a file: each of them can make a search longer by a factor of the length of a name or of the pattern.
+MOST_BRANCHES = 3
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,9 @@ class AdapterBank:
     and does not touch a call that runs. Threads with tasks of their own take them by ``use``, which lets one thread at
     a time have a task.
 
-    The base is never written: loading another base into a task, or merging one in place, is refused, and a base that
-    was written all the same is found out before the next use, unless that went through ``.data``, which leaves no
-    trace. ``copy.deepcopy`` of a task has a base of its own.
+    The base is never written: loading another base into a task, or merging one in place, is refused. Of writes all the
+    same, those in place that torch counts are found out before the next use; others, as through ``.data``, at the next
+    ``add``, which compares the base anew with that of its file. ``copy.deepcopy`` of a task has a base of its own.
 
     Args:
         backbone: A stock backbone with its pretrained weights. The bank freezes it and holds its tensors.
@@ -79,7 +83,8 @@ class AdapterBank:
         self._check_unwritten()
         file = file if isinstance(file, AdapterFile) else read_adapters(file)
         if model is None:
-            model, file = self._copy_of_stock(file), _of_backbone(file)
+            file = _of_backbone(file)
+            model = self._copy_of_stock(file)
         backbone = adapted_backbone(model)[1]
         base = self._base_of(backbone)
         file.check_model(model, base)
@@ -144,8 +149,16 @@ class AdapterBank:
         return self._tasks[name]
 
     def _copy_of_stock(self, file: AdapterFile) -> nn.Module:
+        """The backbone of the bank with the methods of a file, which a copy without memory has been found to fit."""
+        methods = _methods_of(file)
+        blank = _without_memory(self._stock)
+        try:
+            inject(blank, methods)
+        except (ValueError, TypeError, RuntimeError, OverflowError, re.error) as error:
+            raise WrongModelError(f'{file.path} names methods that this backbone cannot carry: {error}') from error
+        file.check_shapes(blank)
         model = copy.deepcopy(self._stock)
-        inject(model, [chosen_options(config) for config in parse(file.info.methods)])
+        inject(model, methods)
         freeze(model)
         return model
 
@@ -179,6 +192,42 @@ def _check_stock(backbone: nn.Module) -> None:
         raise ValueError('A bank takes the stock backbone, and this one carries adapters: give it before inject.')
     if find_backbone(type(backbone)) is None:
         raise ValueError(f'A bank takes a stock backbone that mmpeft knows, not a {type(backbone).__name__}.')
+
+
+def _methods_of(file: AdapterFile) -> list[dict]:
+    """The methods of a file, for a backbone that it is to choose the adapters of.
+
+    Raises:
+        WrongModelError: A pattern of blocks could keep the search for blocks busy for ever.
+    """
+    for pattern in (str(method.get('blocks', '')) for method in file.info.methods):
+        if not _ends_soon(pattern):
+            raise WrongModelError(
+                f'{file.path} chooses blocks by {pattern!r:.80}, which may search for ever: there may be '
+                f'{MOST_BRANCHES} groups and repeats, and no group may repeat. Give the model of the task, built from '
+                'its config, as third argument.'
+            )
+    try:
+        return [chosen_options(config) for config in parse(file.info.methods)]
+    except (ValueError, TypeError) as error:
+        raise WrongModelError(f'{file.path} names methods that this version does not know: {error}') from error
+
+
+def _ends_soon(pattern: str) -> bool:
+    """Whether a search for ``pattern`` in the name of a block ends soon, whatever stranger wrote it."""
+    branches = re.findall(r'\(|(?<!\()[*+?{]', pattern)
+    return len(pattern) <= 200 and len(branches) <= MOST_BRANCHES and not re.search(r'\)[*+?{]', pattern)
+
+
+def _without_memory(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` whose tensors have names, shapes and dtypes alone."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): _blank(tensor) for tensor in tensors})
+
+
+def _blank(tensor: torch.Tensor) -> torch.Tensor:
+    blank = torch.empty_like(tensor, device='meta')
+    return nn.Parameter(blank, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else blank
 
 
 def _of_backbone(file: AdapterFile) -> AdapterFile:

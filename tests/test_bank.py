@@ -3,10 +3,11 @@ import threading
 
 import pytest
 import torch
-from test_checkpoint import METHODS, adapted, detector, moved
+from test_checkpoint import METHODS, adapted, detector, moved, rewritten
 from tiny import BACKBONES, MONA, image, same, swin, weights
 
 import mmpeft
+from mmpeft.checkpoint import read_adapters
 from mmpeft.fingerprint import base_names
 
 
@@ -161,6 +162,38 @@ def test_a_model_whose_file_is_refused_is_as_it_was(bank, tmp_path):
     with pytest.raises(mmpeft.WrongBaseError):
         bank.add('c', path, model)
     assert same(weights(model), before) and model.missing == missing and not model.shared
+
+
+def forged(task, **options):
+    """A file that names other options than those of its tensors."""
+    return rewritten(task, info=dict(methods=[dict(read_adapters(task).info.methods[0], **options)]))
+
+
+def test_sizes_that_a_file_names_are_compared_with_its_tensors_before_anything_is_allocated(tmp_path, monkeypatch):
+    task, bank = saved(adapted(), tmp_path / 'task.safetensors'), mmpeft.AdapterBank(stock())
+    monkeypatch.setattr(torch.nn.Module, 'to_empty', lambda *_, **__: pytest.fail('allocated'))
+    with pytest.raises(mmpeft.WrongModelError, match=r'down.weight of shape \(4, 8\), and .* one of \(1000000000'):
+        bank.add('task', forged(task, bottleneck=10**9))
+    for options in (dict(bottleneck=10**30), dict(bottleneck='4'), dict(type='Nona'), dict(blocks='(')):
+        with pytest.raises(mmpeft.WrongModelError, match='names methods that'):
+            bank.add('task', forged(task, **options))
+    assert bank.list() == []
+
+
+@pytest.mark.parametrize(
+    'blocks', [r'(([a-z0-9_]+)+\.?)+!', '.*' * 4 + '!', '(a?){30}a{30}', 'a?' * 30 + 'a' * 30, '(.|.)' * 30]
+)
+def test_a_pattern_of_a_file_that_could_search_for_ever_is_refused(blocks, tmp_path):
+    task, bank = saved(adapted(), tmp_path / 'task.safetensors'), mmpeft.AdapterBank(stock())
+    with pytest.raises(mmpeft.WrongModelError, match='chooses blocks by .* built from its config, as third argument'):
+        bank.add('task', forged(task, blocks=blocks))
+
+
+@pytest.mark.parametrize('blocks', [r'stages\.(0|1)\.blocks\.\d+$', r'^stages\.[01]\..*'])
+def test_a_file_chooses_the_blocks_of_its_adapters(blocks, tmp_path):
+    own = adapted(dict(MONA, blocks=blocks))
+    bank = mmpeft.AdapterBank(stock())
+    assert same(bank.add('task', saved(own, tmp_path / 'task.safetensors')).state_dict(), own.state_dict())
 
 
 def test_tasks_are_known_by_name(bank, tmp_path):
