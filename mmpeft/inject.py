@@ -12,9 +12,10 @@ from mmpeft.hosts import BACKBONES, Backbone, Host, adapt, find_backbone, find_o
 from mmpeft.hosts.host import layer_tensors
 from mmpeft.hosts.registration import HOW_TO
 from mmpeft.methods import Frozen, Method, Place, Tuning
-from mmpeft.methods.registration import check_option, method_named, options_of
+from mmpeft.methods.configs import parse
+from mmpeft.methods.registration import method_named
 from mmpeft.report import Report, report
-from mmpeft.sites import LEAF_SITES, SITES
+from mmpeft.sites import LEAF_SITES
 from mmpeft.start import draw
 
 
@@ -67,73 +68,6 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_f
     for placement in placements:
         owners[placement.place.owner].adapters[placement.place.site] = placement.adapter
     return report(backbone)
-
-
-def parse(method: Mapping | Sequence[Mapping]) -> list[dict]:
-    """The methods as a list of plain dicts whose type, options and sites are known.
-
-    Raises:
-        ValueError: A type, an option or a site is unknown, or ``method`` is no dict and no list of dicts.
-    """
-    methods = [method] if isinstance(method, Mapping) else method
-    if not isinstance(methods, Sequence) or not methods or not all(isinstance(m, Mapping) for m in methods):
-        raise ValueError(f"A method is a dict such as dict(type='Mona'), or a list of such; got {method!r}.")
-    return [_parse_one(dict(m)) for m in methods]
-
-
-def _parse_one(config: dict) -> dict:
-    cls = method_named(config.get('type'))
-    name, place_option = cls.__name__, getattr(cls, 'place_option', None)
-    if place_option and 'sites' in config:
-        raise ValueError(f'{name} takes no sites: its option {place_option!r} says where it goes.')
-    options = options_of(cls)
-    known = [*(['sites'] if _takes_sites(cls) else []), 'blocks', *options]
-    for option, value in config.items():
-        if option not in ('type', *known):
-            raise ValueError(f'{name} has no option {option!r}; its options: {", ".join(known)}.')
-        if option in options:
-            check_option(cls, option, value)
-    _check_sites(config.get('sites', ()))
-    _check_pattern(config.get('blocks', ''))
-    return config
-
-
-def _check_sites(sites: Sequence[str]) -> None:
-    if isinstance(sites, str) or not isinstance(sites, Sequence):
-        raise ValueError(f"sites is a list of places, such as ['after_attn'], got {sites!r}.")
-    for site in sites:
-        if site not in SITES:
-            raise ValueError(f'Unknown site {site!r}; known sites: {", ".join(SITES)}.')
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except (re.error, TypeError) as error:
-        raise ValueError(f'blocks is a regular expression, got {pattern!r}: {error}.') from error
-
-
-def full_options(config: Mapping) -> dict:
-    """The config of one method with the defaults of what it leaves out; configs that mean the same become equal."""
-    cls = method_named(config['type'])
-    options = options_of(cls) | dict(blocks='')
-    options |= dict(sites=cls.sites) if _takes_sites(cls) else {}
-    options |= config
-    for name in getattr(cls, 'execution', ()):
-        del options[name]
-    if 'sites' in options:
-        options['sites'] = sorted(options['sites'])
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
-
-
-def chosen_options(config: Mapping) -> dict:
-    """What ``full_options`` fills up, without the defaults; default sites that a backbone lacks then do no harm."""
-    defaults = full_options(dict(type=config['type']))
-    return {name: value for name, value in config.items() if name == 'type' or value != defaults.get(name)}
-
-
-def _takes_sites(cls: type) -> bool:
-    return issubclass(cls, Method) and cls.place_option is None
 
 
 def _check_backbone(backbone: nn.Module) -> None:
@@ -202,8 +136,9 @@ def _build(
     # A layer without memory draws nothing of its own: the generator must not notice that it was built.
     with torch.device('meta'):
         adapter = cls.build(place, options, parts)
-    draw(adapter.to_empty(device='cpu'), str(place), place.weight, place.bias)
     like = next(owner.parameters())
+    if not like.is_meta:  # of a model without memory only the names and sizes are asked
+        draw(adapter.to_empty(device='cpu'), str(place), place.weight, place.bias)
     return Placement(place, adapter.to(device=like.device, dtype=like.dtype).train(owner.training))
 
 

@@ -25,11 +25,10 @@ class Backbone(Modes, Initialised, Loading):
         adapter_methods: The configs of the injected methods.
     """
 
-    state = ('adapter_methods', 'digests', '_checked')
+    state = ('adapter_methods', '_checked')
     places: dict[str, str] = {}
     bias_options: dict[str, str] = {}
     adapter_methods: tuple[dict, ...] = ()
-    digests: dict[str, tuple[int, str]] | None = None
     _checked = False
 
     @classmethod

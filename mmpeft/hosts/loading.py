@@ -62,7 +62,7 @@ class Loading(KnowsBase):
     def __reduce__(self):
         # A copy has tensors of its own.
         blank, classes, content = super().__reduce__()
-        return blank, classes, {name: value for name, value in content.items() if name not in ('digests', 'shared')}
+        return blank, classes, {name: value for name, value in content.items() if name != 'shared'}
 
 
 def after_loading(backbone: Loading, incompatible: Any) -> None:

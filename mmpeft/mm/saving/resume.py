@@ -11,8 +11,8 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmpeft.freeze import is_adapter
-from mmpeft.inject import full_options
 from mmpeft.methods import METHODS
+from mmpeft.methods.configs import full_options
 from mmpeft.methods.registration import options_of
 from mmpeft.mm.backbone import NAMED
 from mmpeft.mm.checks import UserError
