@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from mmpeft.files import write_atomically
-from mmpeft.fingerprint import combined
+from mmpeft.fingerprint import HALVES, combined
 
 FORMAT = 1
 KEY = 'mmpeft'
+# By which other readers of safetensors know whose tensors these are.
+PYTORCH = {'format': 'pt'}
+# What a run or a soup says of itself.
+FACTS = ('start', 'heldout', 'soup')
 # Fields that older files lack.
-LATER = {'start', 'heldout', 'soup'}
+LATER = {*FACTS, 'roundings'}
 # Before a place: the file there has timm's names, and is converted on loading.
 TIMM = 'timm:'
 
@@ -55,7 +59,8 @@ class AdapterInfo:
         methods: The configs of the injected methods, with every option.
         host: The qualified name of the stock backbone's class.
         backbone: The name of the backbone in the model; empty if it is the model.
-        digests: A digest for each frozen tensor of the base, by its name in the backbone.
+        digests: A digest for each frozen tensor of the base, by its name in the backbone, of its values as fp32.
+        roundings: The same of the values rounded to 'bfloat16' and to 'float16'; None in older files.
         base: The path or URL that the base was loaded from, if it is known.
         classes: The names of the task's classes.
         palette: A colour (red, green, blue) for each class.
@@ -76,6 +81,7 @@ class AdapterInfo:
     start: str | None = None
     heldout: str | None = None
     soup: list[list] | None = None
+    roundings: dict[str, dict[str, str]] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -89,13 +95,23 @@ def write_file(path: Path, info: AdapterInfo, tensors: Mapping[str, Tensor]) -> 
     Raises:
         DamagedFileError: A field is not of its type, so that nobody could read the file.
     """
-    from safetensors.torch import save
-
     text = json.dumps(asdict(info), sort_keys=True)
     _info(text, path)
-    metadata = {'format': 'pt', KEY: text, f'{KEY}_format': str(FORMAT), f'{KEY}_checksum': checksum(text, tensors)}
-    content = save(dict(tensors), metadata)
+    metadata = {**PYTORCH, KEY: text, f'{KEY}_format': str(FORMAT), f'{KEY}_checksum': checksum(text, tensors)}
+    write_safetensors(path, tensors, metadata)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, atomically; what shares memory, as heads with one layer do, is written twice."""
+    from safetensors.torch import save
+
+    content = save({name: _own(tensor) for name, tensor in tensors.items()}, dict(metadata))
     write_atomically(path, lambda file: file.write(content))
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU with memory of its own."""
+    return tensor.detach().cpu().contiguous().clone()
 
 
 def parse(path: str | Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> AdapterInfo:
@@ -114,8 +130,12 @@ def parse(path: str | Path, metadata: Mapping[str, str], tensors: Mapping[str, T
     return _info(metadata[KEY], path)
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def read_safetensors(path: Path, mapped: bool = False) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The metadata and the tensors of a safetensors file.
+
+    Args:
+        path: The file.
+        mapped: Leave the tensors in the file and read them when they are used: they change with it.
 
     Raises:
         DamagedFileError: It is missing, cut off, or of another kind.
@@ -126,7 +146,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise DamagedFileError(f'No file {path}.')
     try:
         with safe_open(path, framework='pt') as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return file.metadata() or {}, tensors if mapped else {n: tensor.clone() for n, tensor in tensors.items()}
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise DamagedFileError(f'{path} is not a whole safetensors file: {error}') from error
 
@@ -137,7 +158,7 @@ def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         hashed.update(f'\n{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
-        hashed.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return hashed.hexdigest()
 
 
@@ -157,7 +178,10 @@ def _info(text: str, path: str | Path) -> AdapterInfo:
     for name, value in values.items():
         if not CHECKS[name](value):
             raise DamagedFileError(f'{path} has metadata whose {name} is {value!r:.80}.')
-    return AdapterInfo(**values)
+    info = AdapterInfo(**values)
+    if any(rounded.keys() != info.digests.keys() for rounded in (info.roundings or {}).values()):
+        raise DamagedFileError(f'{path} has metadata whose roundings are of other tensors than its digests.')
+    return info
 
 
 def _is_text(value: Any) -> bool:
@@ -174,6 +198,14 @@ def _is_colour(value: Any) -> bool:
 
 def _is_sum(value: Any) -> bool:
     return _is_text(value) and re.fullmatch('[0-9a-f]{64}', value) is not None
+
+
+def _are_digests(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _are_roundings(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == HALVES.keys() and all(map(_are_digests, value.values()))
 
 
 def _is_ingredient(value: Any) -> bool:
@@ -197,7 +229,8 @@ CHECKS = dict(
     methods=lambda value: bool(value) and _list_of(lambda v: isinstance(v, dict) and _is_text(v.get('type')), value),
     host=_is_text,
     backbone=_is_text,
-    digests=lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+    digests=_are_digests,
+    roundings=lambda value: value is None or _are_roundings(value),
     base=lambda value: value is None or is_place(value),
     classes=lambda value: value is None or _list_of(_is_text, value),
     palette=lambda value: value is None or _list_of(_is_colour, value),

@@ -1,6 +1,7 @@
 """Many tasks on one base: each is a model of its own whose frozen base is the one tensor that all of them hold."""
 
 import copy
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,12 @@ from mmpeft.checkpoint import AdapterFile, adapted_backbone, read_adapters
 from mmpeft.fingerprint import base_names
 from mmpeft.freeze import freeze
 from mmpeft.hosts import Backbone, find_backbone
-from mmpeft.inject import chosen_options, inject, parse
+from mmpeft.inject import inject
+from mmpeft.methods.configs import chosen_options, normal, parse
 from mmpeft.report import listed
+
+# In a pattern of a file: each of them can make a search longer by a factor of the length of a name or of the pattern.
+MOST_BRANCHES = 3
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,9 @@ class AdapterBank:
     and does not touch a call that runs. Threads with tasks of their own take them by ``use``, which lets one thread at
     a time have a task.
 
-    The base is never written: loading another base into a task, or merging one in place, is refused, and a base that
-    was written all the same is found out before the next use, unless that went through ``.data``, which leaves no
-    trace. ``copy.deepcopy`` of a task has a base of its own.
+    The base is never written: loading another base into a task, or merging one in place, is refused. Of writes all the
+    same, those in place that torch counts are found out before the next use; others, as through ``.data``, at the next
+    ``add``, which compares the base anew with that of its file. ``copy.deepcopy`` of a task has a base of its own.
 
     Args:
         backbone: A stock backbone with its pretrained weights. The bank freezes it and holds its tensors.
@@ -54,7 +59,6 @@ class AdapterBank:
         _check_stock(backbone)
         self._stock = backbone.requires_grad_(False)
         self._tasks: dict[str, Task] = {}
-        self._digests: dict[str, tuple[int, str]] = {}
         self._versions = [(parameter, parameter._version) for parameter in backbone.parameters()]
         self.active: str | None = None
 
@@ -80,11 +84,12 @@ class AdapterBank:
         self._check_unwritten()
         file = file if isinstance(file, AdapterFile) else read_adapters(file)
         if model is None:
-            model, file = self._copy_of_stock(file), _of_backbone(file)
+            file = _of_backbone(file)
+            model = self._copy_of_stock(file)
         backbone = adapted_backbone(model)[1]
-        self._share_base(backbone)
-        file.check_model(model)
-        self._digests = backbone.digests
+        base = self._base_of(backbone)
+        file.check_model(model, base)
+        _share(base, backbone)
         model.load_state_dict(file.tensors, strict=False)
         model.to(self.device)
         model.eval()
@@ -145,30 +150,42 @@ class AdapterBank:
         return self._tasks[name]
 
     def _copy_of_stock(self, file: AdapterFile) -> nn.Module:
+        """The backbone of the bank with the methods of a file, which a copy without memory has been found to fit."""
+        methods = _methods_of(file)
+        blank = _without_memory(self._stock)
+        try:
+            inject(blank, methods)
+        except (ValueError, TypeError, RuntimeError, OverflowError, re.error) as error:
+            raise WrongModelError(f'{file.path} names methods that this backbone cannot carry: {error}') from error
+        file.check_shapes(blank)
         model = copy.deepcopy(self._stock)
-        inject(model, [chosen_options(config) for config in parse(file.info.methods)])
+        inject(model, methods)
         freeze(model)
         return model
 
-    def _share_base(self, backbone: Backbone) -> None:
-        """Put the tensors of the bank in the places of the frozen base of ``backbone``."""
+    def _base_of(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+        """The tensors of the bank that are to stand in the places of the frozen base of ``backbone``."""
         base, own = dict(self._stock.named_parameters()), dict(backbone.named_parameters())
-        names = base_names(backbone)
-        other = [name for name in sorted(names) if _kind(base.get(name)) != _kind(own[name])]
+        names = sorted(base_names(backbone))
+        other = [name for name in names if _kind(base.get(name)) != _kind(own[name])]
         if other:
             raise WrongModelError(
                 f'The backbone of the task has another base than the bank: {listed(other)} differ in shape or dtype, '
                 f'for example {_kind(own[other[0]])} where the bank has {_kind(base.get(other[0]))}.'
             )
-        for name in names:
-            owner, _, leaf = name.rpartition('.')
-            setattr(backbone.get_submodule(owner), leaf, base[name])
-        # The file has the rest, or is refused.
-        backbone.missing, backbone.shared, backbone.digests = frozenset(), frozenset(names), self._digests
+        return {name: base[name] for name in names}
 
     def _check_unwritten(self) -> None:
         if any(parameter._version != version for parameter, version in self._versions):
             raise RuntimeError('The base of this bank was written to, and every task depends on it: build it anew.')
+
+
+def _share(base: dict[str, nn.Parameter], backbone: Backbone) -> None:
+    """Put the tensors of ``base`` in their places in ``backbone``; the file has the rest."""
+    for name, parameter in base.items():
+        owner, _, leaf = name.rpartition('.')
+        setattr(backbone.get_submodule(owner), leaf, parameter)
+    backbone.missing, backbone.shared = frozenset(), frozenset(base)
 
 
 def _check_stock(backbone: nn.Module) -> None:
@@ -176,6 +193,42 @@ def _check_stock(backbone: nn.Module) -> None:
         raise ValueError('A bank takes the stock backbone, and this one carries adapters: give it before inject.')
     if find_backbone(type(backbone)) is None:
         raise ValueError(f'A bank takes a stock backbone that mmpeft knows, not a {type(backbone).__name__}.')
+
+
+def _methods_of(file: AdapterFile) -> list[dict]:
+    """The methods of a file, for a backbone that it is to choose the adapters of.
+
+    Raises:
+        WrongModelError: A pattern of blocks could keep the search for blocks busy for ever.
+    """
+    for pattern in (str(method.get('blocks', '')) for method in file.info.methods):
+        if not _ends_soon(pattern):
+            raise WrongModelError(
+                f'{file.path} chooses blocks by {pattern!r:.80}, which may search for ever: there may be '
+                f'{MOST_BRANCHES} groups and repeats, and no group may repeat. Give the model of the task, built from '
+                'its config, as third argument.'
+            )
+    try:
+        return [chosen_options(config) for config in parse([normal(config) for config in file.info.methods])]
+    except (ValueError, TypeError) as error:
+        raise WrongModelError(f'{file.path} names methods that this version does not know: {error}') from error
+
+
+def _ends_soon(pattern: str) -> bool:
+    """Whether a search for ``pattern`` in the name of a block ends soon, whatever stranger wrote it."""
+    branches = re.findall(r'\(|(?<!\()[*+?{]', pattern)
+    return len(pattern) <= 200 and len(branches) <= MOST_BRANCHES and not re.search(r'\)[*+?{]', pattern)
+
+
+def _without_memory(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` whose tensors have names, shapes and dtypes alone."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): _blank(tensor) for tensor in tensors})
+
+
+def _blank(tensor: torch.Tensor) -> torch.Tensor:
+    blank = torch.empty_like(tensor, device='meta')
+    return nn.Parameter(blank, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else blank
 
 
 def _of_backbone(file: AdapterFile) -> AdapterFile:

@@ -1,14 +1,15 @@
 """Save what training changed, and load it into a model of the same base after checking that it is."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmpeft.adapter_file import (
+    FACTS,
     TIMM,
     AdapterInfo,
     BaseNotFoundError,
@@ -19,11 +20,11 @@ from mmpeft.adapter_file import (
     read_safetensors,
     write_file,
 )
-from mmpeft.fingerprint import base_names, combined, digests
-from mmpeft.freeze import adapted_backbones, is_adapter
-from mmpeft.hosts import Backbone, qualified_name
-from mmpeft.inject import full_options
-from mmpeft.methods.tuning import NORMS
+from mmpeft.contents import adapted_backbone, differences_of, missing_base, tensors_to_save
+from mmpeft.fingerprint import HALVES, base_names, base_tensors, combined, digest, digests, rounded_digests
+from mmpeft.hosts import Backbone
+from mmpeft.hosts.host import qualified_name
+from mmpeft.methods.configs import full_options, normal
 from mmpeft.report import listed
 from mmpeft.version import __version__
 
@@ -40,8 +41,12 @@ class AdapterFile:
     def _place(self) -> str:
         return self.info.base or 'at no known place'
 
-    def check_model(self, model: nn.Module) -> None:
+    def check_model(self, model: nn.Module, base: Mapping[str, Tensor] | None = None) -> None:
         """Refuse a model that the file is not of.
+
+        Args:
+            model: An adapted backbone, or a whole model with one.
+            base: The base that the backbone is about to get; by default the one that it has.
 
         Raises:
             AdapterFileError: With what the file holds and what the model expects.
@@ -52,22 +57,33 @@ class AdapterFile:
                 f'{self.path} is of a model whose backbone is named {self.info.backbone!r}; in {type(model).__name__} '
                 f'it is {name!r}. Pass the whole model if the file is of one.'
             )
-        self._check_methods(backbone)
-        self._check_tensors(model, '')
-        self._check_base(backbone)
+        self.check_shapes(model)
+        if base is None:
+            self._check_base(backbone)
+        else:
+            self.check_digests(base, 'that of the base that is given')
 
     def check_backbone(self, backbone: Backbone, prefix: str) -> None:
         """As ``check_model``, for a backbone alone whose tensors have names that begin with ``prefix``."""
-        self._check_methods(backbone)
+        self._check_adapters(backbone)
         self._check_tensors(backbone, prefix)
         self._check_base(backbone)
 
-    def _check_methods(self, backbone: Backbone) -> None:
+    def check_shapes(self, model: nn.Module) -> None:
+        """As ``check_model``, without a look at any value: ``model`` may be on torch's meta device."""
+        self._check_adapters(adapted_backbone(model)[1])
+        self._check_tensors(model, '')
+
+    def _check_adapters(self, backbone: Backbone) -> None:
+        """Refuse a backbone of another class, with other methods, or with another set of frozen tensors."""
         host, methods = qualified_name(backbone.stock), _described(backbone)
         if self.info.host != host:
             raise WrongModelError(f'{self.path} is of adapters in a {self.info.host}; this backbone is a {host}.')
-        if self.info.methods != methods:
+        if [*map(normal, self.info.methods)] != methods:
             raise WrongModelError(f'{self.path} is of {self.info.methods}; this backbone carries {methods}.')
+        other = sorted(base_names(backbone) ^ self.info.digests.keys())
+        if other:
+            raise WrongBaseError(f'{self.path} is of a base with other tensors: one of the two has no {listed(other)}.')
 
     def _check_tensors(self, module: nn.Module, prefix: str) -> None:
         found = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
@@ -77,8 +93,11 @@ class AdapterFile:
             raise WrongModelError(f'{self.path} is of another model than this one: it {", and ".join(differences)}.')
 
     def _check_base(self, backbone: Backbone) -> None:
-        if backbone.missing and backbone.find_base is not None:
-            backbone.find_base(backbone, self)
+        if not missing_base(backbone):
+            self.check_digests(base_tensors(backbone), 'that of this backbone')
+            return
+        if backbone.find_base is not None:
+            backbone.find_base(backbone, self)  # which checks what it finds
         missing = missing_base(backbone)
         if missing:
             raise BaseNotFoundError(
@@ -86,34 +105,56 @@ class AdapterFile:
                 f'{listed(missing)} have no pretrained values. The file says that it is {self._place}; put it there, '
                 "or name it by backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
             )
-        self.check_digests(backbone)
 
-    def check_digests(self, backbone: Backbone) -> None:
+    def check_digests(self, base: Mapping[str, Tensor], which: str) -> None:
         """Refuse a base other than the one that the file was trained on.
+
+        Each tensor is compared in the dtype in which it is held: with the file's values as fp32, or with their
+        roundings to bfloat16 or float16.
+
+        Args:
+            base: The tensors of the base by their names in the backbone; there may be more than the file knows.
+            which: What to call it.
 
         Raises:
             WrongBaseError: With both fingerprints and the names of the tensors that differ.
         """
-        own = digests(backbone)
-        if own == self.info.digests:
+        own, expected, dtypes = {}, {}, set()
+        for name in sorted(base.keys() & self.info.digests.keys()):
+            held = str(base[name].dtype).removeprefix('torch.')
+            known = (self.info.roundings or {}).get(held)
+            expected[name] = (known or self.info.digests)[name]
+            own[name] = digest(base[name], HALVES[held] if known else torch.float32)
+            dtypes.add(held)
+        if own == expected and own.keys() == self.info.digests.keys():
             return
-        names = sorted(own.keys() | self.info.digests.keys())
-        other = [name for name in names if own.get(name) != self.info.digests.get(name)]
-        raise WrongBaseError(
-            f'{self.path} was trained on another base: its fingerprint is {self.info.fingerprint[:12]}, and that of '
-            f'this backbone {combined(own)[:12]}. {len(other)} of {len(names)} tensors differ: {listed(other)}. '
-            f'The file says that its base is {self._place}.'
+        raise WrongBaseError(self._difference(own, expected, dtypes, which))
+
+    def _difference(self, own: dict[str, str], expected: dict[str, str], dtypes: set[str], which: str) -> str:
+        other = [name for name in sorted(self.info.digests) if name not in own or own[name] != expected[name]]
+        held = ' and '.join(sorted(dtypes)) or 'no dtype'
+        old = self.info.roundings is None and not dtypes.isdisjoint(HALVES)
+        return (
+            f'{self.path} was trained on another base: held in {held}, its fingerprint is {combined(expected)[:12]}, '
+            f'and that of {which} {combined(own)[:12]}. {len(other)} of {len(self.info.digests)} tensors differ: '
+            f'{listed(other)}. The file says that its base is {self._place}.'
+            + ' It is too old to know its base rounded: load it in float32, and convert the model then.'
+            * old
         )
 
 
-def read_adapters(path: str | Path) -> AdapterFile:
+def read_adapters(path: str | Path, mapped: bool = False) -> AdapterFile:
     """Read an adapter file without a model to load it into.
+
+    Args:
+        path: The file.
+        mapped: Leave the tensors in the file and read them when they are used: they change with it.
 
     Raises:
         AdapterFileError: It is missing, damaged, of an unknown version, or no adapter file.
     """
     path = Path(path).expanduser()
-    metadata, tensors = read_safetensors(path)
+    metadata, tensors = read_safetensors(path, mapped)
     return AdapterFile(str(path), parse(path, metadata, tensors), tensors)
 
 
@@ -124,8 +165,7 @@ def save_adapters(
     overwrite: bool = False,
     dataset_meta: Mapping | None = None,
     base: str | None = None,
-    start: str | None = None,
-    heldout: str | None = None,
+    facts: Mapping[str, str] | None = None,
 ) -> None:
     """Write what training changed in ``model`` to a ``.safetensors`` file, atomically.
 
@@ -138,8 +178,8 @@ def save_adapters(
         overwrite: Replace a file that exists.
         dataset_meta: ``classes`` and ``palette`` of the task; by default ``model.dataset_meta``, if there is one.
         base: Where the base comes from, for whoever loads the file; by default the file of the backbone's ``init_cfg``.
-        start: The SHA-256 of the start file that the run loaded, which soups ask for.
-        heldout: The SHA-256 of the list of images that were held out of training, which soups ask for.
+        facts: What the run says of itself beside its tensors, for soups: ``start``, the SHA-256 of the start file that
+            it loaded, and ``heldout``, that of the list of images that were held out of training.
 
     Raises:
         FileExistsError: The file exists, and ``overwrite`` is not set.
@@ -152,7 +192,7 @@ def save_adapters(
     if path.exists() and not overwrite:
         raise FileExistsError(f'{path} exists; pass overwrite=True to replace it.')
     task = dataset_meta or getattr(model, 'dataset_meta', None)
-    write_adapters(path, model, model.state_dict(), task, base, start, heldout)
+    write_adapters(path, model, model.state_dict(), task, base, facts)
 
 
 def write_adapters(
@@ -161,8 +201,7 @@ def write_adapters(
     state: Mapping[str, Tensor],
     dataset_meta: Mapping | None,
     base: str | None,
-    start: str | None = None,
-    heldout: str | None = None,
+    facts: Mapping[str, str] | None = None,
 ) -> None:
     """Write those tensors of ``state``, a state dict of ``model``, that are not its frozen base."""
     name, backbone = adapted_backbone(model)
@@ -177,13 +216,13 @@ def write_adapters(
         host=qualified_name(backbone.stock),
         backbone=name,
         digests=digests(backbone),
+        roundings=rounded_digests(backbone),
         base=_portable(base or _source_of(backbone)),
         version=__version__,
-        start=start,
-        heldout=heldout,
         **_task(dataset_meta or {}),
+        **_known_facts(facts or {}),
     )
-    write_file(path, info, {key: _own(tensor) for key, tensor in tensors_to_save(model, state).items()})
+    write_file(path, info, tensors_to_save(model, state))
 
 
 def load_adapters(model: nn.Module, path: str | Path) -> AdapterInfo:
@@ -205,55 +244,9 @@ def load_adapters(model: nn.Module, path: str | Path) -> AdapterInfo:
     return file.info
 
 
-def differences_of(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """What a file with the tensors ``found`` lacks of those ``expected``, has besides, or has in other shapes."""
-    lacking, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    differences = [f'lacks {listed(lacking)}'] if lacking else []
-    differences += [f'has {listed(extra)} besides'] if extra else []
-    differences += [
-        f'has {name} of shape {tuple(found[name].shape)}, and the model one of {tuple(tensor.shape)}'
-        for name, tensor in expected.items()
-        if name in found and found[name].shape != tensor.shape
-    ][:3]
-    return differences
-
-
-def missing_base(backbone: Backbone) -> list[str]:
-    """The names of the frozen tensors of the base that were never given a value."""
-    return sorted(backbone.missing & base_names(backbone))
-
-
-def adapted_backbone(model: nn.Module) -> tuple[str, Backbone]:
-    """The one adapted backbone of ``model`` and its name.
-
-    Raises:
-        ValueError: There is none, or more than one.
-    """
-    found = adapted_backbones(model)
-    if len(found) != 1:
-        names = f': {", ".join(found)}' if found else '; call mmpeft.inject on its backbone first'
-        raise ValueError(f'{type(model).__name__} has {len(found)} adapted backbones{names}. A file is of one.')
-    return next(iter(found.items()))
-
-
-def tensors_to_save(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the tensors of ``model`` that an adapter file holds: all but the frozen base and its constants."""
-    left_out = set()
-    for name, backbone in adapted_backbones(model).items():
-        left_out |= {f'{name}.{leaf}'.lstrip('.') for leaf in base_names(backbone) | _constants(backbone)}
-    return {name: tensor for name, tensor in state.items() if name not in left_out}
-
-
-def _constants(backbone: Backbone) -> set[str]:
-    """The buffers of a backbone that nothing changes: indices and the like, not the statistics of norms."""
-    owners = {name: module for name, module in backbone.named_modules() if not isinstance(module, NORMS)}
-    names = {f'{owner}.{leaf}'.lstrip('.') for owner, module in owners.items() for leaf in module._buffers}
-    return {name for name in names if not is_adapter(name)}
-
-
 def _described(backbone: Backbone) -> list[dict]:
-    """The methods of a backbone with every option, as they come back from JSON."""
-    return json.loads(json.dumps([full_options(config) for config in backbone.adapter_methods]))
+    """The methods of a backbone with every option."""
+    return [full_options(config) for config in backbone.adapter_methods]
 
 
 def _source_of(backbone: Backbone) -> str | None:
@@ -267,14 +260,16 @@ def _task(dataset_meta: Mapping) -> dict[str, Any]:
     return dict(classes=None if classes is None else [str(name) for name in classes], palette=colours)
 
 
+def _known_facts(facts: Mapping[str, str]) -> dict[str, str]:
+    unknown = facts.keys() - set(FACTS)
+    if unknown:
+        raise ValueError(f'A run says {", ".join(FACTS)} of itself, and not {", ".join(sorted(unknown))}.')
+    return dict(facts)
+
+
 def _portable(place: str | None) -> str | None:
     """A URL or relative path as it is, of any other path the name alone: it means nothing on another machine."""
     if place is None or is_place(place):
         return place
     prefix = TIMM if place.startswith(TIMM) else ''
     return None if '://' in place else prefix + PurePath(place.removeprefix(TIMM)).name
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """The tensor with memory of its own: some heads share a layer, and safetensors refuses shared memory."""
-    return tensor.detach().cpu().contiguous().clone()

@@ -11,6 +11,8 @@ from mmpeft.freeze import is_adapter, trained_names
 from mmpeft.hosts import Backbone
 
 DIGEST_LENGTH = 16
+# The dtypes, beside fp32, in which a base may be held and is still known.
+HALVES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 # What FSDP, FSDP2 and tensor parallelism (DTensor), and DeepSpeed's ZeRO-3 set on parameters that they shard.
 SHARD_MARKS = ('_fsdp_flattened', 'device_mesh', 'ds_id')
 
@@ -25,22 +27,31 @@ def base_names(backbone: Backbone) -> set[str]:
     return {name for name in names if not re.fullmatch(f'{backbone.fresh}|{backbone.tables}', name)}
 
 
-def digests(backbone: Backbone) -> dict[str, str]:
-    """A digest of each tensor that ``base_names`` names, computed once and kept until the tensor is written to.
-
-    Values are taken as fp32, so that the dtype in which a base is held makes no difference.
+def base_tensors(backbone: Backbone) -> dict[str, Tensor]:
+    """The tensors that ``base_names`` names, in order.
 
     Raises:
         ValueError: The tensors are shards, held by several processes.
     """
     _check_whole(backbone)
-    kept = backbone.digests = backbone.digests or {}
-    names = sorted(base_names(backbone))
-    for name in names:
-        tensor = backbone.get_parameter(name)
-        if name not in kept or kept[name][0] != tensor._version:
-            kept[name] = tensor._version, digest(tensor)
-    return {name: kept[name][1] for name in names}
+    return {name: backbone.get_parameter(name) for name in sorted(base_names(backbone))}
+
+
+def digests(backbone: Backbone) -> dict[str, str]:
+    """A digest of each tensor of the base, of its values as fp32.
+
+    Nothing is kept from one call to the next: weights are exchanged in ways that leave no trace.
+
+    Raises:
+        ValueError: The tensors are shards, held by several processes.
+    """
+    return {name: digest(tensor) for name, tensor in base_tensors(backbone).items()}
+
+
+def rounded_digests(backbone: Backbone) -> dict[str, dict[str, str]]:
+    """For each dtype of ``HALVES`` a digest of each tensor of the base as it is when it is held in that dtype."""
+    tensors = base_tensors(backbone)
+    return {half: {name: digest(tensor, dtype) for name, tensor in tensors.items()} for half, dtype in HALVES.items()}
 
 
 def _check_whole(backbone: Backbone) -> None:
@@ -54,16 +65,19 @@ def _check_whole(backbone: Backbone) -> None:
 
 
 @torch.no_grad()
-def digest(tensor: Tensor) -> str:
-    """The start of the SHA-256 of a tensor's shape and of its values as little-endian fp32."""
-    values = tensor.float().cpu().contiguous().numpy().astype('<f4', copy=False)
+def digest(tensor: Tensor, dtype: torch.dtype = torch.float32) -> str:
+    """The start of the SHA-256 of a tensor's shape and of its values in a dtype, little-endian."""
+    values = tensor.to(dtype).cpu().contiguous().reshape(-1)
+    words = values.view(torch.int32 if dtype.itemsize == 4 else torch.int16).numpy()
     hashed = hashlib.sha256(f'{tuple(tensor.shape)}'.encode())
-    hashed.update(values.reshape(-1).view('u1'))
+    hashed.update(words.astype(f'<i{dtype.itemsize}', copy=False).view('u1'))
     return hashed.hexdigest()[:DIGEST_LENGTH]
 
 
 def fingerprint(backbone: Backbone) -> str:
     """One hash over the names and digests of the frozen base of an adapted backbone, as 64 hexadecimal digits.
+
+    Values are taken as fp32: a base that was rounded to half precision has other values, and another fingerprint.
 
     Raises:
         ValueError: No method was injected into ``backbone``.

@@ -2,6 +2,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from mmengine.runner import Runner, load_checkpoint
+from test_checkpoint import rewritten
 from tiny import (
     MONA,
     SWIN,
@@ -13,6 +14,7 @@ from tiny import (
     runner_config,
     same,
     trained,
+    weights,
     with_constructor,
     wrapped,
 )
@@ -186,8 +188,47 @@ def test_a_config_with_another_base_is_refused(tmp_path, task):
     torch.save(dict(state_dict=state), tmp_path / 'other.pth')
     model = built(tmp_path, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth')))
     (tmp_path / 'base.pth').unlink()
-    with pytest.raises(mmpeft.WrongBaseError, match='was trained on another base'):
-        load(model, task[2])
+    refused(model, task[2], mmpeft.WrongBaseError, r'was trained on another base: .* that of .*other\.pth')
+
+
+def refused(model, path, error, words):
+    """Loading is refused with ``words``, and leaves the model as it was: it still asks for its base."""
+    before, missing = weights(model), model.backbone.missing
+    with pytest.raises(error, match=words):
+        load(model, path)
+    assert same(weights(model), before) and model.backbone.missing == missing != frozenset()
+
+
+def test_another_base_where_the_file_says_is_not_taken_over(tmp_path, task):
+    state = saved(tmp_path / 'base.pth')
+    state['backbone.patch_embed.projection.bias'] += 0.01
+    torch.save(dict(state_dict=state), task[2].parent / 'base.pth')
+    (tmp_path / 'base.pth').unlink()
+    refused(without_base(), task[2], mmpeft.WrongBaseError, r'that of .*base\.pth')
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        dict(state_dict=[torch.zeros(1)], x=dict(a=torch.zeros(1))),
+        {1: torch.zeros(1)},
+        dict(model='swin', x=torch.zeros(1)),
+        dict(state_dict={'backbone.norm.weight': 'ones', 'a': torch.zeros(1)}),
+    ],
+)
+@pytest.mark.parametrize('timm', [False, True])
+def test_a_base_file_of_whatever_content_is_passed_over(tmp_path, task, content, timm):
+    (tmp_path / 'base.pth').unlink()
+    torch.save(content, task[2].parent / 'base.pth')
+    if timm:
+        task = (*task[:2], rewritten(task[2], info=dict(base='timm:base.pth')))
+    refused(without_base(), task[2], mmpeft.BaseNotFoundError, 'have no pretrained values')
+
+
+def test_a_base_is_known_by_a_model_in_half_precision(tmp_path, task):
+    model = built(tmp_path).to(torch.bfloat16)
+    load(model, task[2])
+    assert not model.backbone.missing
 
 
 def test_other_options_are_refused_by_a_stock_loader(tmp_path, task):

@@ -1,13 +1,13 @@
 import copy
-import sys
 import threading
 
 import pytest
 import torch
-from test_checkpoint import METHODS, adapted, detector, moved
+from test_checkpoint import METHODS, adapted, detector, moved, rewritten
 from tiny import BACKBONES, MONA, image, same, swin, weights
 
 import mmpeft
+from mmpeft.checkpoint import read_adapters
 from mmpeft.fingerprint import base_names
 
 
@@ -143,13 +143,57 @@ def test_a_file_of_another_base_or_backbone_is_refused_and_the_bank_is_as_it_was
     assert bank.list() == ['a', 'b']
 
 
-def test_the_base_is_digested_once(tmp_path, monkeypatch):
-    path, bank = saved(moved(adapted()), tmp_path / 'task.safetensors'), mmpeft.AdapterBank(stock())
-    module, digested = sys.modules['mmpeft.fingerprint'], []
-    monkeypatch.setattr(module, 'digest', lambda tensor, own=module.digest: digested.append(1) or own(tensor))
-    for name in 'abc':
-        bank.add(name, path)
-    assert len(digested) == len(base_names(bank.task('a')))
+def test_the_base_is_compared_anew_for_each_task(bank, tmp_path):
+    bank, _ = bank
+    parameter = bank.task('a').stages[0].blocks[0].norm1.weight
+    parameter.data = parameter + 1
+    with pytest.raises(mmpeft.WrongBaseError, match='1 of .* tensors differ: stages.0.blocks.0.norm1.weight'):
+        bank.add('c', tmp_path / 'a.safetensors')
+
+
+def test_a_model_whose_file_is_refused_is_as_it_was(bank, tmp_path):
+    bank, _ = bank
+    other = swin()
+    mmpeft.inject(other, MONA)
+    path = saved(other, tmp_path / 'c.safetensors')
+    model = adapted(seed=5)
+    model.expect_base()
+    before, missing = weights(model), model.missing
+    with pytest.raises(mmpeft.WrongBaseError):
+        bank.add('c', path, model)
+    assert same(weights(model), before) and model.missing == missing and not model.shared
+
+
+def forged(task, **options):
+    """A file that names other options than those of its tensors."""
+    return rewritten(task, info=dict(methods=[dict(read_adapters(task).info.methods[0], **options)]))
+
+
+def test_sizes_that_a_file_names_are_compared_with_its_tensors_before_anything_is_allocated(tmp_path, monkeypatch):
+    task, bank = saved(adapted(), tmp_path / 'task.safetensors'), mmpeft.AdapterBank(stock())
+    monkeypatch.setattr(torch.nn.Module, 'to_empty', lambda *_, **__: pytest.fail('allocated'))
+    with pytest.raises(mmpeft.WrongModelError, match=r'down.weight of shape \(4, 8\), and .* one of \(1000000000'):
+        bank.add('task', forged(task, bottleneck=10**9))
+    for options in (dict(bottleneck=10**30), dict(bottleneck='4'), dict(type='Nona'), dict(blocks='(')):
+        with pytest.raises(mmpeft.WrongModelError, match='names methods that'):
+            bank.add('task', forged(task, **options))
+    assert bank.list() == []
+
+
+@pytest.mark.parametrize(
+    'blocks', [r'(([a-z0-9_]+)+\.?)+!', '.*' * 4 + '!', '(a?){30}a{30}', 'a?' * 30 + 'a' * 30, '(.|.)' * 30]
+)
+def test_a_pattern_of_a_file_that_could_search_for_ever_is_refused(blocks, tmp_path):
+    task, bank = saved(adapted(), tmp_path / 'task.safetensors'), mmpeft.AdapterBank(stock())
+    with pytest.raises(mmpeft.WrongModelError, match='chooses blocks by .* built from its config, as third argument'):
+        bank.add('task', forged(task, blocks=blocks))
+
+
+@pytest.mark.parametrize('blocks', [r'stages\.(0|1)\.blocks\.\d+$', r'^stages\.[01]\..*'])
+def test_a_file_chooses_the_blocks_of_its_adapters(blocks, tmp_path):
+    own = adapted(dict(MONA, blocks=blocks))
+    bank = mmpeft.AdapterBank(stock())
+    assert same(bank.add('task', saved(own, tmp_path / 'task.safetensors')).state_dict(), own.state_dict())
 
 
 def test_tasks_are_known_by_name(bank, tmp_path):

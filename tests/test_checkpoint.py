@@ -1,7 +1,7 @@
 import copy
 import json
-import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -152,7 +152,7 @@ def test_saving_overwrites_only_when_told(tmp_path):
 
 def test_what_could_not_be_read_back_is_not_written(tmp_path):
     with pytest.raises(mmpeft.DamagedFileError, match="start is 'abc'"):
-        mmpeft.save_adapters(adapted(), tmp_path / 'task.safetensors', start='abc')
+        mmpeft.save_adapters(adapted(), tmp_path / 'task.safetensors', facts=dict(start='abc'))
     assert not list(tmp_path.iterdir())
 
 
@@ -200,20 +200,90 @@ def test_training_does_not_change_the_fingerprint(method):
     assert mmpeft.fingerprint(backbone) == before == mmpeft.fingerprint(copy.deepcopy(backbone))
 
 
-def test_a_change_of_the_base_changes_the_fingerprint_also_after_it_was_computed():
+def by_assignment(backbone, state):
+    backbone.load_state_dict(state, assign=True)
+    mmpeft.freeze(backbone)
+
+
+def by_data(backbone, state):
+    for name, parameter in backbone.named_parameters():
+        parameter.data = state[name].clone()
+
+
+def by_swapping(backbone, state):
+    """As mmengine's EMAHook."""
+    for name, parameter in backbone.named_parameters():
+        swapped = state[name].clone()
+        parameter.data, swapped.data = swapped.data, parameter.data
+
+
+@torch.no_grad()
+def in_place(backbone, state):
+    for name, parameter in backbone.named_parameters():
+        parameter.copy_(state[name])
+
+
+@pytest.mark.parametrize('write', [by_assignment, by_data, by_swapping, in_place])
+def test_another_base_is_refused_however_it_came_into_the_model(write, task):
+    model, other = detector(), weights(detector().backbone)
+    mmpeft.load_adapters(model, task)
+    other['stages.0.blocks.0.attn.w_msa.proj.weight'] += 0.01
+    write(model.backbone, other)
+    fresh = adapted()
+    fresh.load_state_dict(other)
+    assert mmpeft.fingerprint(model.backbone) == mmpeft.fingerprint(fresh)
+    refused(model, task, mmpeft.WrongBaseError, 'stages.0.blocks.0.attn.w_msa.proj.weight', '1 of')
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_rounding_a_base_changes_its_fingerprint_at_once(dtype):
     backbone = adapted()
     before = mmpeft.fingerprint(backbone)
+    assert mmpeft.fingerprint(backbone.to(dtype)) == mmpeft.fingerprint(adapted().to(dtype)) != before
+
+
+# A base in half precision
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_a_base_is_known_when_it_is_held_in_half_precision(dtype, task):
+    model = detector().to(dtype)
+    mmpeft.load_adapters(model, task)
     with torch.no_grad():
-        backbone.patch_embed.projection.weight[0, 0, 0, 0] += 1e-6
-    assert mmpeft.fingerprint(backbone) != before
+        model.backbone.stages[0].blocks[0].attn.w_msa.proj.weight[0, 0] += 0.1
+    name = str(dtype).removeprefix('torch.')
+    refused(model, task, mmpeft.WrongBaseError, f'held in {name},', 'attn.w_msa.proj.weight', '1 of')
 
 
-def test_the_fingerprint_is_computed_once(monkeypatch):
-    backbone = adapted()
-    before = mmpeft.fingerprint(backbone)
-    monkeypatch.setattr(sys.modules['mmpeft.fingerprint'], 'digest', lambda tensor: pytest.fail('computed again'))
-    moved(backbone)
-    assert mmpeft.fingerprint(backbone) == before
+def test_a_base_that_is_held_in_two_dtypes_is_known(task):
+    model = detector()
+    model.backbone.stages[0].to(torch.bfloat16)
+    mmpeft.load_adapters(model, task)
+    with torch.no_grad():
+        model.backbone.patch_embed.projection.bias += 1
+    refused(model, task, mmpeft.WrongBaseError, 'held in bfloat16 and float32', '1 of')
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_a_task_that_was_trained_on_a_rounded_base_asks_for_it(dtype, tmp_path):
+    path = tmp_path / 'task.safetensors'
+    mmpeft.save_adapters(moved(detector().to(dtype)), path)
+    refused(detector(), path, mmpeft.WrongBaseError, 'held in float32')
+    mmpeft.load_adapters(detector().to(dtype), path)
+    mmpeft.load_adapters(detector().to(dtype).float(), path)
+
+
+def test_a_file_without_roundings_is_read_and_says_why_it_refuses_half_precision(task):
+    old = rewritten(task, without=['roundings'])
+    assert read_adapters(old).info.roundings is None
+    mmpeft.load_adapters(detector(), old)
+    words = 'held in bfloat16', 'too old to know its base rounded: load it in float32'
+    refused(detector().bfloat16(), old, mmpeft.WrongBaseError, *words)
+
+
+def test_roundings_of_other_tensors_than_the_digests_are_refused(task):
+    other = dict.fromkeys(('bfloat16', 'float16'), dict(a='b'))
+    refused(detector(), rewritten(task, info=dict(roundings=other)), mmpeft.DamagedFileError, 'roundings')
 
 
 # What is refused
@@ -257,6 +327,36 @@ def test_an_option_written_out_is_the_same_as_its_default(written, task):
     mmpeft.load_adapters(detector(MONA | written), task)
 
 
+@pytest.mark.parametrize('targets', [['v', 'q'], ('q', 'v'), ['q', 'q', 'v'], np.array(['v', 'q'])])
+def test_options_that_are_sets_of_names_mean_the_same_in_any_order(targets, tmp_path):
+    path = tmp_path / 'task.safetensors'
+    lora = dict(type='LoRA', rank=2)
+    mmpeft.save_adapters(detector(lora | dict(targets=targets)), path)
+    info = read_adapters(path).info
+    assert info.methods == [dict(lora, alpha=1, blocks='', targets=['q', 'v'])]
+    for old in (['q', 'v'], ['v', 'q'], 'qv'):
+        file = rewritten(path, info=dict(methods=[info.methods[0] | dict(targets=old)]))
+        mmpeft.load_adapters(detector(lora | dict(targets=['q', 'v'])), file)
+        mmpeft.load_adapters(detector(lora | dict(targets=targets)), file)
+
+
+def test_numbers_of_numpy_and_torch_are_options_as_pythons_own(tmp_path, task):
+    mona = dict(MONA, bottleneck=np.int64(4), dropout=np.float64(0.1), init=np.str_('trunc_normal'))
+    mmpeft.load_adapters(detector(mona), task)
+    mmpeft.save_adapters(detector(mona), tmp_path / 'numpy.safetensors')
+    mmpeft.save_adapters(detector(dict(MONA, bottleneck=torch.tensor(4))), tmp_path / 'torch.safetensors')
+    infos = [read_adapters(path).info for path in (task, *tmp_path.glob('*.safetensors'))]
+    assert all(info.methods == infos[0].methods for info in infos)
+    mmpeft.save_adapters(detector(dict(type='CVPT', share=np.True_)), tmp_path / 'bool.safetensors')
+    assert read_adapters(tmp_path / 'bool.safetensors').info.methods[0]['share'] is True
+
+
+@pytest.mark.parametrize('value', [3, [['q']], [1, 'q'], {}])
+def test_options_of_other_types_in_a_file_are_of_another_model(value, task):
+    methods = [dict(read_adapters(task).info.methods[0], sites=value)]
+    refused(detector(), rewritten(task, info=dict(methods=methods)), mmpeft.WrongModelError, 'this backbone carries')
+
+
 def test_another_class_of_backbone_is_refused(task):
     refused(Detector(adapted(host='mmseg Swin')), task, mmpeft.WrongModelError, 'mmdet.models', 'mmseg.models')
 
@@ -275,6 +375,23 @@ def test_a_tensor_too_much_or_too_few_is_refused(task):
 
 def test_a_file_of_a_whole_model_is_refused_by_its_backbone_alone(task):
     refused(adapted(), task, mmpeft.WrongModelError, 'Pass the whole model')
+
+
+def test_digests_of_other_tensors_than_those_of_the_base_are_refused(task):
+    digests = read_adapters(task).info.digests
+    digests.pop('patch_embed.projection.bias')
+    path = rewritten(task, info=dict(digests=digests), without=['roundings'])
+    refused(detector(), path, mmpeft.WrongBaseError, 'one of the two has no patch_embed.projection.bias')
+
+
+def test_a_file_that_is_overwritten_after_it_was_checked_changes_nothing(task):
+    file = read_adapters(task)
+    before = {name: tensor.clone() for name, tensor in file.tensors.items()}
+    size = task.stat().st_size
+    with task.open('r+b') as raw:
+        raw.seek(size // 2)
+        raw.write(bytes(size - size // 2))
+    assert same(file.tensors, before)
 
 
 def test_a_base_that_was_never_given_is_refused(task):
@@ -360,6 +477,7 @@ def test_an_unknown_version_is_refused(task):
         ('soup', ['a.safetensors']),
         ('soup', [['a.safetensors', 'good']]),
         ('soup', [['a.safetensors', float('nan')]]),
+        ('roundings', dict(bfloat16={}, float32={})),
         ('more', 1),
     ],
 )

@@ -125,3 +125,16 @@ def test_weights_alone_cannot_be_resumed(tmp_path):
     path = saved(tmp_path / 'weights.pth', WEIGHTS)
     with pytest.raises(UserError, match='holds no meta, message_hub, optimizer: .* load_from='):
         check_resumable(path)
+
+
+@pytest.mark.parametrize('forced', [None, '0'])
+def test_an_environment_that_asks_torch_for_pickles_changes_nothing(tmp_path, monkeypatch, forced):
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    if forced:
+        monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', forced)
+    before, path = dict(os.environ), saved(tmp_path / 'a.pth', WEIGHTS)
+    with checkpoints_as_data():
+        assert CheckpointLoader.load_checkpoint(path)['state_dict'].keys() == {'weight'}
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(saved(tmp_path / 'b.pth', Hostile(tmp_path / 'trace')))
+    assert dict(os.environ) == before and read_checkpoint(path)

@@ -40,7 +40,7 @@ def trained(method, folder):
         model.backbone.norm3.weight.data += 0.1 * seed
         if method:
             files.append(folder / f'{seed}.safetensors')
-            mmpeft.save_adapters(model, files[-1], **RUN)
+            mmpeft.save_adapters(model, files[-1], facts=RUN)
         else:
             files.append(folder / f'{seed}.pth')
             torch.save(dict(state_dict=model.state_dict(), meta=dict(mmpeft=RUN)), files[-1])
@@ -214,6 +214,6 @@ def test_what_cannot_be_learned_is_refused(numbers, tmp_path):
 
 
 def test_adapter_files_of_another_model_are_refused(tmp_path):
-    mmpeft.save_adapters(detector(), tmp_path / 'task.safetensors', **RUN)
+    mmpeft.save_adapters(detector(), tmp_path / 'task.safetensors', facts=RUN)
     with pytest.raises(mmpeft.WrongModelError, match='this backbone carries'):
         mmpeft.learned_soup([tmp_path / 'task.safetensors'], detector(dict(type='SSF')), [0], square)

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmpeft.costs import saved_bytes
-from mmpeft.inject import full_options
 from mmpeft.methods import Mona, depthwise, mona_function
+from mmpeft.methods.configs import full_options
 from mmpeft.methods.depthwise import kernel_gradient
 from mmpeft.plain import PlainMona
 

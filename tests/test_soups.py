@@ -1,5 +1,6 @@
 import json
 import warnings
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def task(tmp_path):
 
     def write(seed, method=MONA, name=None, classes=3, **run):
         path = tmp_path / f'{name or seed}.safetensors'
-        mmpeft.save_adapters(trained(seed, method, classes), path, **{**RUN, **run})
+        mmpeft.save_adapters(trained(seed, method, classes), path, facts={**RUN, **run})
         return path
 
     return write
@@ -101,6 +102,13 @@ def test_the_order_of_the_files_does_not_matter(run):
     assert all(torch.allclose(one[name].double(), two[name].double(), rtol=1e-7, atol=1e-12) for name in one)
 
 
+def test_checkpoints_in_the_old_format_are_mixed(tmp_path):
+    for number in range(2):
+        value = dict(state_dict=dict(weight=torch.full((3,), float(number))), meta=dict(mmpeft=RUN))
+        torch.save(value, tmp_path / f'{number}.pth', _use_new_zipfile_serialization=False)
+    assert mmpeft.uniform_soup([tmp_path / '0.pth', tmp_path / '1.pth'])['weight'].tolist() == [0.5] * 3
+
+
 def test_half_precision_is_averaged_in_fp64(tmp_path):
     files = []
     for number in range(14):
@@ -161,6 +169,14 @@ def test_a_greedy_soup_of_deltas_is_the_mean_of_the_deltas(task):
     files = [task(seed, LORA) for seed in (1, 2, 3)]
     soup = mmpeft.greedy_soup(files, lambda state: 0.5, lora='delta')
     assert len(soup.ingredients) == 3 and same(soup.state_dict, mmpeft.uniform_soup(files, lora='delta'))
+
+
+def test_files_whose_targets_of_lora_stand_in_another_order_mix(task):
+    one = task(1, LORA)
+    other = rewritten(
+        task(2, LORA), info=dict(methods=[dict(read_adapters(one).info.methods[0], targets=LORA['targets'])])
+    )
+    assert mmpeft.uniform_soup([one, other])
 
 
 def test_averaged_factors_of_lora_keep_their_rank(task):
@@ -244,10 +260,16 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
     torch.save(dict(model=Path), tmp_path / 'code.pth')
     torch.save([1], tmp_path / 'list.pth')
     (tmp_path / 'text.pth').write_text('no checkpoint')
-    for name, words in (('code', 'no code is run'), ('list', 'no state dict'), ('text', 'cannot be read')):
+    for name, words in (('code', 'no code is run'), ('list', 'no state dict'), ('text', 'first bytes are')):
         with pytest.raises(mmpeft.SoupError, match=f'{name}.pth .*{words}'):
             mmpeft.uniform_soup([tmp_path / f'{name}.pth'])
-    with pytest.raises(mmpeft.SoupError, match='No file'):
+    torch.save(dict(weight=torch.zeros(1000)), tmp_path / 'whole.pth')
+    with zipfile.ZipFile(tmp_path / 'whole.pth') as source, zipfile.ZipFile(tmp_path / 'bomb.pth', 'w', 8) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    with pytest.raises(mmpeft.SoupError, match='would unpack to'):
+        mmpeft.uniform_soup([tmp_path / 'bomb.pth'])
+    with pytest.raises(mmpeft.SoupError, match='No checkpoint file'):
         mmpeft.uniform_soup([tmp_path / 'nothing.pth'])
     with pytest.raises(mmpeft.SoupError, match='at least one file'):
         mmpeft.uniform_soup([])

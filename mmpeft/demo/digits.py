@@ -9,7 +9,6 @@
       manifest.json                       the settings, the counts and a SHA-256 of every other file
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from mmpeft.demo.scenes import CLASSES, SIZE, Instance, Scene, make_scenes
+from mmpeft.files import hash_of
 
 NAME = 'mmpeft digits'
 VERSION = 1  # of what is drawn; another number asks for another folder
@@ -155,4 +155,4 @@ def _read_manifest(root: Path, settings: dict) -> dict | None:
 
 
 def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return hash_of(path) if path.is_file() else None

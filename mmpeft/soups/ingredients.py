@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmpeft.checkpoint import AdapterFile, differences_of, read_adapters
+from mmpeft.methods.configs import normal
+from mmpeft.reading import UnreadableError, read_as_data
 
 # Counts of BatchNorm, in which runs of different length differ and which nothing reads in a trained model.
 COUNTERS = 'num_batches_tracked'
@@ -57,7 +58,7 @@ class Ingredient:
             kind='adapter file',
             host=info.host,
             backbone=info.backbone,
-            methods=[{'type': method['type'], **method} for method in info.methods],
+            methods=[{'type': method['type'], **normal(method)} for method in info.methods],
             base=info.digests,
             tensors=shapes,
             classes=info.classes,
@@ -112,11 +113,12 @@ def differs(name: str, ingredients: list[Ingredient]) -> bool:
 def _open(path: str | Path) -> Ingredient:
     place = Path(path).expanduser()
     if place.suffix == '.safetensors':
-        file = read_adapters(place)
+        file = read_adapters(place, mapped=True)
         return Ingredient(str(path), file.tensors, file)
-    if not place.is_file():
-        raise SoupError(f'No file {path}.')
-    checkpoint = _load(place)
+    try:
+        checkpoint = read_as_data(place, also=LOGS, mapped=True)
+    except UnreadableError as error:
+        raise SoupError(str(error)) from error
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())) or not state:
         raise SoupError(f'{path} is no checkpoint: it holds no state dict.')
@@ -133,18 +135,7 @@ class _Unread:
         pass
 
 
-def _load(path: Path) -> Any:
-    from mmpeft.plain_types import numpy_types
-
-    logs = [(_Unread, 'mmengine.logging.history_buffer.HistoryBuffer'), (_Unread, 'builtins.getattr')]
-    try:
-        with torch.serialization.safe_globals([*numpy_types(), *logs]):
-            return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise SoupError(
-            f'{path} cannot be read as tensors and plain values, and no code is run from a checkpoint: '
-            f'{(str(error) or repr(error)).splitlines()[0]:.300}'
-        ) from error
+LOGS = ((_Unread, 'mmengine.logging.history_buffer.HistoryBuffer'), (_Unread, 'builtins.getattr'))
 
 
 def _dict(value: Any) -> dict:

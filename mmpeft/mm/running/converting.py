@@ -12,12 +12,12 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmpeft.adapter_file import PYTORCH, write_safetensors
 from mmpeft.checkpoint import differences_of, save_adapters
-from mmpeft.files import write_atomically
 from mmpeft.freeze import adapted_backbones, is_adapter
 from mmpeft.hosts import Backbone
-from mmpeft.inject import full_options
 from mmpeft.layouts import CLASSIFIER_NORM, FRESH_SSF, HEAD, HEADS, SHARED, Layout, Move, find_layout
+from mmpeft.methods.configs import full_options
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.running.config import buildable_config
 from mmpeft.mm.weights.checkpoints import download, read_checkpoint
@@ -105,7 +105,8 @@ def convert_checkpoint(
     _load(model, backbone, placed, checkpoint)
     base = {n: t for n, t in placed.tensors.items() if n.startswith(f'{name}.' if name else '') and not is_adapter(n)}
     save_adapters(backbone if backbone_only else model, paths[1], base=paths[0].name, dataset_meta=_task(meta))
-    _write_base(paths[0], {'backbone.' + n.removeprefix(f'{name}.'): tensor for n, tensor in base.items()})
+    named = {'backbone.' + n.removeprefix(f'{name}.'): tensor for n, tensor in base.items()}
+    write_safetensors(paths[0], named, PYTORCH)
     reasons: dict[str, list[str]] = {}
     for move in placed.dropped:
         reasons.setdefault(move.reason, []).append(move.source)
@@ -262,13 +263,6 @@ def _is_shared(move: Move, model: nn.Module) -> bool:
         return False
     own = getattr(model.get_submodule(block).attention_weights(), f'{projection}_{kind}')
     return own is not None and torch.equal(move.tensor.to(own.dtype), own)
-
-
-def _write_base(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    from safetensors.torch import save
-
-    content = save({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, {'format': 'pt'})
-    write_atomically(path, lambda file: file.write(content))
 
 
 def _task(meta: Mapping[str, Any]) -> dict[str, Any]:

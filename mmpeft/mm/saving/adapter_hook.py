@@ -68,7 +68,7 @@ class AdapterCheckpointHook(Hook):
             path = Path(announced.get(key, runner.work_dir))
             folder = path.parent if path.parent.is_dir() else Path(runner.work_dir)
             name = 'last' if key == 'last_ckpt' else re.sub(r'_(epoch|iter)_\d+$', '', path.stem)
-            write_adapters(folder / f'adapters_{name}.safetensors', model, state, task, base, **facts)
+            write_adapters(folder / f'adapters_{name}.safetensors', model, state, task, base, facts)
 
 
 def _announced(runner: Runner) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """A registered hook that writes into checkpoints what makes them ingredients of a soup."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmpeft.adapter_file import KEY
+from mmpeft.files import hash_of
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.private import loaded_from, resumes
 from mmpeft.mm.runners import bare_model, is_sharded
@@ -56,15 +56,6 @@ class IngredientHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if any(self._facts.values()):
             checkpoint['meta'][KEY] = dict(self._facts)
-
-
-def hash_of(path: Path) -> str:
-    """SHA-256 of the content of a file."""
-    hashed = hashlib.sha256()
-    with path.open('rb') as file:
-        while piece := file.read(1 << 20):
-            hashed.update(piece)
-    return hashed.hexdigest()
 
 
 def _is_start(runner: Runner, checkpoint: dict[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmpeft.adapter_file import checksum
 from mmpeft.checkpoint import missing_base
-from mmpeft.files import write_atomically
+from mmpeft.files import hash_of, write_atomically
 from mmpeft.fingerprint import fingerprint
 from mmpeft.freeze import adapted_backbones
 from mmpeft.methods import LoRA
@@ -29,7 +29,6 @@ from mmpeft.mm.runners import bare_model
 from mmpeft.mm.running.progress import ScoringHook
 from mmpeft.mm.soups.ensembling import averaged_predictions
 from mmpeft.mm.soups.heldout import image_names
-from mmpeft.mm.soups.ingredient_hook import hash_of
 from mmpeft.mm.weights.checkpoints import checkpoints_as_data
 from mmpeft.random_state import fixed_randomness
 
@@ -190,5 +189,5 @@ def _context(cfg: Config, model: nn.Module) -> str:
 
 
 def _numbered(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of several state dicts in one, on the CPU."""
-    return {f'{number}.{name}': tensor.cpu() for number, state in enumerate(states) for name, tensor in state.items()}
+    """The tensors of several state dicts in one."""
+    return {f'{number}.{name}': tensor for number, state in enumerate(states) for name, tensor in state.items()}

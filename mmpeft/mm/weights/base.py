@@ -1,7 +1,8 @@
 """Find the base of an adapter file for a model that was built without it, as inference APIs build one."""
 
+import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 
@@ -9,43 +10,67 @@ import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
-from mmpeft.adapter_file import TIMM
-from mmpeft.checkpoint import AdapterFile
-from mmpeft.fingerprint import base_names, digests
+from mmpeft.adapter_file import TIMM, WrongBaseError
+from mmpeft.checkpoint import AdapterFile, missing_base
+from mmpeft.fingerprint import base_names, base_tensors
+from mmpeft.freeze import is_adapter
 from mmpeft.hosts import Backbone
-from mmpeft.mm.weights.checkpoints import checkpoints_as_data
+from mmpeft.mm.weights.checkpoints import checkpoints_as_data, state_in
+from mmpeft.report import listed
+
+# What a stock class or a reader may make of a file with whatever content.
+UNUSABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, AssertionError, HTTPException)
 
 
 def find_base(backbone: Backbone, file: AdapterFile) -> None:
     """Load the base of ``file`` into ``backbone`` from where the config or else the file itself says.
 
-    A place that does not exist or holds another base is passed over with a line in the log; files are read as data.
-    The backbone may ask for more of the base than the file knows, whose task may train the rest.
+    Each candidate is loaded into a copy, compared, and only then taken over: a place that does not exist or holds
+    another base is passed over with a line in the log, and the backbone is as it was. Files are read as data. The
+    backbone may ask for more of the base than the file knows, whose task may train the rest.
+
+    Raises:
+        WrongBaseError: What was found is another base.
     """
-    for place, load in _places(backbone, file):
+    wrong = None
+    for place, load in _places(file, backbone.pretrained_cfg):
+        aside = copy.deepcopy(backbone)
         try:
             with checkpoints_as_data():
-                load()
-        except (OSError, ValueError, RuntimeError, KeyError, HTTPException) as error:
+                load(aside)
+            _check(aside, file, place)
+        except UNUSABLE as error:
             print_log(f'No base for {file.path} from {place}: {error}', 'current', logging.WARNING)
+            wrong = wrong or (error if isinstance(error, WrongBaseError) else None)
             continue
-        if not backbone.missing & base_names(backbone) and file.info.digests.items() <= digests(backbone).items():
-            return
+        given = {n: t for n, t in aside.state_dict().items() if not is_adapter(n) and n not in aside.missing}
+        backbone.load_state_dict(given, strict=False)
+        return
+    if wrong:
+        raise wrong
 
 
-def _places(backbone: Backbone, file: AdapterFile) -> Iterator[tuple[str, Callable[[], None]]]:
-    if backbone.pretrained_cfg is not None:
-        yield backbone.pretrained_cfg['checkpoint'], backbone.init_weights
+def _check(backbone: Backbone, file: AdapterFile, place: str) -> None:
+    missing = missing_base(backbone)
+    if missing:
+        raise ValueError(f'it gives no {listed(missing)}.')
+    file.check_digests(base_tensors(backbone), f'that of {place}')
+
+
+def _places(file: AdapterFile, init_cfg: Mapping | None) -> Iterator[tuple[str, Callable[[Backbone], None]]]:
+    """Where the base may be, and what loads it from there into a backbone."""
+    if init_cfg is not None:
+        yield init_cfg['checkpoint'], lambda backbone: backbone.init_weights()
     base = file.info.base
     if base is None:
         return
     prefix, place = (TIMM, base.removeprefix(TIMM)) if base.startswith(TIMM) else ('', base)
     if '://' in place:
-        yield base, lambda: load_base(backbone, base)
+        yield base, lambda backbone: load_base(backbone, base)
         return
     for path in (Path(place), Path(file.path).parent / place, _downloads() / Path(place).name):
         if path.is_file():
-            yield str(path), lambda path=path: load_base(backbone, f'{prefix}{path}')
+            yield str(path), lambda backbone, path=path: load_base(backbone, f'{prefix}{path}')
 
 
 def _downloads() -> Path:
@@ -54,8 +79,7 @@ def _downloads() -> Path:
 
 def load_base(backbone: Backbone, place: str) -> None:
     """Fill the frozen base from a checkpoint of the backbone or of a model with one."""
-    checkpoint = CheckpointLoader.load_checkpoint(place, map_location='cpu')
-    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    state = state_in(CheckpointLoader.load_checkpoint(place, map_location='cpu'), place)
     wanted = base_names(backbone)
     backbone.load_state_dict(
         {name: state[key] for key in state if (name := key.removeprefix('backbone.')) in wanted}, strict=False

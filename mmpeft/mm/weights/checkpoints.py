@@ -4,9 +4,6 @@ mmengine's own reader falls back to a full pickle when the careful one refuses a
 """
 
 import os
-import re
-import struct
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -20,12 +17,24 @@ from mmengine.config import Config
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
+from torch import Tensor
 
 from mmpeft.mm.checks import UserError
-from mmpeft.plain_types import numpy_types
+from mmpeft.reading import UnreadableError, check_start, read_as_data, weights_only
 
 RESUME_KEYS = ('meta', 'message_hub', 'optimizer')
 STATISTICS = ('min', 'max', 'current', 'mean')
+
+
+def _statistic(owner: Any, name: str) -> Any:
+    """Stands in for the ``getattr`` by which a pickled HistoryBuffer names its statistics."""
+    if owner is not HistoryBuffer or name not in STATISTICS:
+        raise UnpicklingError(f'Unsupported: GLOBAL getattr of {name!r}')
+    return getattr(owner, name)
+
+
+# What an mmengine checkpoint holds besides tensors and plain values.
+LOGS = (HistoryBuffer, (_statistic, 'builtins.getattr'))
 
 
 @contextmanager
@@ -43,20 +52,15 @@ def checkpoints_as_data(cfg: Config | None = None) -> Iterator[None]:
         key = None if cfg is None else _key_of(cfg.model, filename, 'model')
         return read_checkpoint(download(filename, key), map_location)
 
-    # Whatever else calls torch.load, mmengine's other schemes included, is held to the same.
-    before, schemes = os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD'), dict(CheckpointLoader._schemes)
-    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    schemes = dict(CheckpointLoader._schemes)
     CheckpointLoader.register_scheme('', load_from_local, force=True)
     CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
     try:
-        yield
+        with weights_only():  # whatever else calls torch.load, mmengine's other schemes included, is held to the same
+            yield
     finally:
         CheckpointLoader._schemes.clear()
         CheckpointLoader._schemes.update(schemes)
-        if before is None:
-            del os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD']
-        else:
-            os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = before
 
 
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict:
@@ -66,22 +70,27 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict:
         UserError: The file is missing or damaged, has no weights, or asks for more than plain values.
     """
     path = Path(path).expanduser()
-    check_file(path)
-    _check_packing(path)
     try:
-        with torch.serialization.safe_globals(_plain_types()):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except UnpicklingError as error:
-        name = re.search(r'GLOBAL (\S+) ', str(error))
-        what = f'It asks for {name[1]}.' if name else f'{str(error).splitlines()[-1]}'
-        raise UserError(
-            f'{path} holds more than tensors and plain values, and no code is run from a checkpoint. {what}'
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, AssertionError) as error:
-        raise UserError(f'{path} is damaged or no checkpoint: {(str(error) or repr(error)).splitlines()[0]}') from error
+        checkpoint = read_as_data(path, map_location, also=LOGS)
+    except UnreadableError as error:
+        raise UserError(str(error)) from error
     if not _holds_weights(checkpoint):
         raise UserError(f'{path} is no checkpoint: it holds {_describe(checkpoint)} and no weights.')
     return checkpoint
+
+
+def state_in(checkpoint: Mapping, place: str) -> dict[str, Tensor]:
+    """The weights in what was read from ``place``: its ``state_dict``, its ``model``, or itself.
+
+    Raises:
+        UserError: It holds no tensors by names there.
+    """
+    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    found = state.items() if isinstance(state, Mapping) else ()
+    tensors = {name: value for name, value in found if isinstance(name, str) and torch.is_tensor(value)}
+    if not tensors:
+        raise UserError(f'{place} is no checkpoint of a model: it holds {_describe(checkpoint)} and no state dict.')
+    return tensors
 
 
 def check_file(path: str | Path) -> None:
@@ -90,27 +99,10 @@ def check_file(path: str | Path) -> None:
     Raises:
         UserError: The file is missing, or neither PyTorch nor safetensors writes such files.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(f'No checkpoint file {path}.')
-    with path.open('rb') as file:
-        start = file.read(16)
-    if path.suffix != '.safetensors' and not start.startswith((b'PK\x03\x04', b'\x80')):
-        raise UserError(f'{path} is no checkpoint: its first bytes are {start!r}, and torch.save writes no such file.')
-
-
-def _check_packing(path: Path) -> None:
-    """Refuse an archive that would unpack to more than it is: PyTorch stores what it saves as it is."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            packed = [entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
-            size = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError, struct.error):
-        return  # PyTorch's older format, or damaged: torch.load tells
-    if packed or size > path.stat().st_size:
-        raise UserError(
-            f'{path} is no checkpoint: it would unpack to {size:,} bytes, and torch.save compresses nothing.'
-        )
+        check_start(Path(path).expanduser())
+    except UnreadableError as error:
+        raise UserError(str(error)) from error
 
 
 def check_resumable(path: str | Path) -> dict:
@@ -163,18 +155,6 @@ def _fetch(url: str, path: Path, key: str | None) -> None:
     except (OSError, HTTPException) as error:
         option = f', or name a local file with --cfg-options {key}=FILE' if key else ''
         raise UserError(f'Cannot download {url} ({error}). Put the file at {path}{option}.') from error
-
-
-def _plain_types() -> list:
-    """What an mmengine checkpoint holds besides tensors and Python's types: numpy values, log histories."""
-    return [HistoryBuffer, *numpy_types(), (_statistic, 'builtins.getattr')]
-
-
-def _statistic(owner: Any, name: str) -> Any:
-    """Stands in for the ``getattr`` by which a pickled HistoryBuffer names its statistics."""
-    if owner is not HistoryBuffer or name not in STATISTICS:
-        raise UnpicklingError(f'Unsupported: GLOBAL getattr of {name!r}')
-    return getattr(owner, name)
 
 
 def _holds_weights(checkpoint: Any) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from mmpeft.adapter_file import DamagedFileError
+from mmpeft.files import hash_of
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.weights.checkpoints import download
 
@@ -61,7 +62,7 @@ def _from_web(url: str) -> Path:
 
 
 def _check_sum(path: Path, expected: str, place: str) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = hash_of(path)
     if found != expected:
         raise DamagedFileError(
             f'{place.partition("#")[0]} has another content than the config expects: its SHA-256 is {found}, not '

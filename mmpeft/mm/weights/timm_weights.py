@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmpeft.adapter_file import TIMM
 from mmpeft.layouts import MMPRETRAIN_VIT, MMSEG_VIT, Rule
+from mmpeft.mm.weights.checkpoints import state_in
 
 # Of the classifier alone: its head, and the norm before it, which SETR and its like do not have.
 CLASSIFIER = r'(head|pre_logits|norm)\..+'
@@ -28,8 +29,7 @@ def load_from_timm(filename: str, map_location: str | None = None) -> dict[str, 
         ValueError: The file holds no ViT in timm's layout, or one with register tokens.
     """
     place = filename.removeprefix(TIMM)
-    checkpoint = CheckpointLoader.load_checkpoint(place, map_location=map_location)
-    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    state = state_in(CheckpointLoader.load_checkpoint(place, map_location=map_location), place)
     if 'blocks.0.attn.qkv.weight' not in state:
         raise ValueError(
             f'{place} holds no ViT in the layout of timm: it has no blocks.0.attn.qkv.weight. If its names are those '
