@@ -234,7 +234,7 @@ def _of_backbone(file: AdapterFile) -> AdapterFile:
     """The part of a file that is of the backbone alone."""
     prefix = f'{file.info.backbone}.' if file.info.backbone else ''
     tensors = {name.removeprefix(prefix): t for name, t in file.tensors.items() if name.startswith(prefix)}
-    return AdapterFile(file.path, replace(file.info, backbone=''), tensors)
+    return replace(file, info=replace(file.info, backbone=''), tensors=tensors)
 
 
 def _kind(tensor: torch.Tensor | None) -> tuple | None:

@@ -1,7 +1,8 @@
 """Save what training changed, and load it into a model of the same base after checking that it is."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -26,14 +27,26 @@ from mmpeft.hosts import Backbone, qualified_name
 from mmpeft.inject import full_options, normal
 from mmpeft.report import listed
 
+# In the environment: 1 allows to fetch a base from another machine that only an adapter file names.
+CONSENT = 'MMPEFT_FETCH_BASE'
+
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """An adapter file that was read and found whole; it belongs to no model yet."""
+    """An adapter file that was read and found whole; it belongs to no model yet.
+
+    ``fetch_base`` allows to fetch a base from another machine that nobody names but the file.
+    """
 
     path: str
     info: AdapterInfo
     tensors: dict[str, Tensor]
+    fetch_base: bool = False
+
+    @property
+    def may_fetch(self) -> bool:
+        """Whether the user allows to fetch what only the file names: by ``fetch_base``, or in the environment."""
+        return self.fetch_base or os.environ.get(CONSENT) == '1'
 
     @property
     def _place(self) -> str:
@@ -101,8 +114,13 @@ class AdapterFile:
             raise BaseNotFoundError(
                 f'The base of {self.path} (fingerprint {self.info.fingerprint[:12]}) is not in the model: '
                 f'{listed(missing)} have no pretrained values. The file says that it is {self._place}; put it there, '
-                "or name it by backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
+                "or name it by backbone.init_cfg=dict(type='Pretrained', checkpoint=...)." + self._how_to_fetch()
             )
+
+    def _how_to_fetch(self) -> str:
+        if '://' not in self._place or self.may_fetch:
+            return ''
+        return f' From there it is fetched only if you say so: load_adapters(..., fetch_base=True), or {CONSENT}=1.'
 
     def check_digests(self, base: Mapping[str, Tensor], which: str) -> None:
         """Refuse a base other than the one that the file was trained on.
@@ -225,12 +243,13 @@ def write_adapters(
     write_file(path, info, tensors_to_save(model, state))
 
 
-def load_adapters(model: nn.Module, path: str | Path) -> AdapterInfo:
+def load_adapters(model: nn.Module, path: str | Path, *, fetch_base: bool = False) -> AdapterInfo:
     """Load an adapter file into ``model``, after checking that it is whole, of this model and of this base.
 
     Args:
         model: A model with the same adapters on the same base.
         path: A file of ``save_adapters``.
+        fetch_base: Where the model waits for its base: fetch it from an address that nobody names but the file.
 
     Returns:
         What the file says of itself.
@@ -238,7 +257,7 @@ def load_adapters(model: nn.Module, path: str | Path) -> AdapterInfo:
     Raises:
         AdapterFileError: The file is refused, and the model is as it was.
     """
-    file = read_adapters(path)
+    file = replace(read_adapters(path), fetch_base=fetch_base)
     file.check_model(model)
     model.load_state_dict(file.tensors, strict=False)
     return file.info
