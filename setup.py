@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 def version() -> str:
     """Read the version from the package without importing it, because that needs torch."""
-    text = (HERE / 'mmpeft' / '__init__.py').read_text()
+    text = (HERE / 'mmpeft' / 'version.py').read_text()
     return re.search(r"^__version__ = '(.+)'$", text, re.MULTILINE).group(1)
 
 

@@ -17,7 +17,8 @@ from mmpeft.checkpoint import AdapterFile, adapted_backbone, read_adapters
 from mmpeft.fingerprint import base_names
 from mmpeft.freeze import freeze
 from mmpeft.hosts import Backbone, find_backbone
-from mmpeft.inject import chosen_options, inject, parse
+from mmpeft.inject import inject
+from mmpeft.methods.configs import chosen_options, normal, parse
 from mmpeft.report import listed
 
 # In a pattern of a file: each of them can make a search longer by a factor of the length of a name or of the pattern.
@@ -208,7 +209,7 @@ def _methods_of(file: AdapterFile) -> list[dict]:
                 'its config, as third argument.'
             )
     try:
-        return [chosen_options(config) for config in parse(file.info.methods)]
+        return [chosen_options(config) for config in parse([normal(config) for config in file.info.methods])]
     except (ValueError, TypeError) as error:
         raise WrongModelError(f'{file.path} names methods that this version does not know: {error}') from error
 

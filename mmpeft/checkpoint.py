@@ -23,9 +23,11 @@ from mmpeft.adapter_file import (
 )
 from mmpeft.contents import adapted_backbone, differences_of, missing_base, tensors_to_save
 from mmpeft.fingerprint import HALVES, base_names, base_tensors, combined, digest, digests, rounded_digests
-from mmpeft.hosts import Backbone, qualified_name
-from mmpeft.inject import full_options, normal
+from mmpeft.hosts import Backbone
+from mmpeft.hosts.host import qualified_name
+from mmpeft.methods.configs import full_options, normal
 from mmpeft.report import listed
+from mmpeft.version import __version__
 
 # In the environment: 1 allows to fetch a base from another machine that only an adapter file names.
 CONSENT = 'MMPEFT_FETCH_BASE'
@@ -220,8 +222,6 @@ def write_adapters(
     facts: Mapping[str, str] | None = None,
 ) -> None:
     """Write those tensors of ``state``, a state dict of ``model``, that are not its frozen base."""
-    from mmpeft import __version__
-
     name, backbone = adapted_backbone(model)
     missing = missing_base(backbone)
     if missing:

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmpeft.private import CPU_ATTENTION, FakeTensorMode, TorchDispatchMode, sdpa_flop_count, tree_leaves
 
 PROCESS = Path('/proc/self')
 
@@ -24,16 +23,16 @@ def without_content(module: nn.Module) -> Iterator[None]:
     """Compute with shapes alone while it lasts; the tensors of ``module`` lose their values for good."""
     with FakeTensorMode() as mode:
         for child in module.modules():
-            for tensors in (child._parameters, child._buffers):
-                tensors.update({name: mode.from_tensor(value) for name, value in tensors.items() if value is not None})
+            own = dict(recurse=False, remove_duplicate=False)
+            for name, tensor in (*child.named_parameters(**own), *child.named_buffers(**own)):
+                setattr(child, name, mode.from_tensor(tensor))
         yield
 
 
 def flops(forward: Callable[[], Any]) -> int:
     """The floating-point operations of matrix products, convolutions and attention; a multiply-add is two."""
     # The counter leaves out the attention that CPUs have.
-    on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False, custom_mapping={on_cpu: _attention}) as counter:
+    with FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention}) as counter:
         forward()
     return counter.get_total_flops()
 
@@ -48,19 +47,17 @@ def saved_bytes(module: nn.Module, forward: Callable[[], Any]) -> int:
     Each storage counts once. Those of the parameters of ``module`` do not count, nor do views of them, such as the
     transposed weight that a linear layer keeps.
     """
-    own = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
-    kept = {}
+    own = {parameter.untyped_storage() for parameter in module.parameters()}
+    kept = set()
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage  # held, so that no other storage takes its address
+        kept.add(tensor.untyped_storage())
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         result = forward()
     del result
-    return sum(storage.nbytes() for storage in kept.values())
+    return sum(storage.nbytes() for storage in kept - own)
 
 
 def peak_of_tensors(run: Callable[[], Any]) -> int:
@@ -78,28 +75,25 @@ class _Tensors(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.given, self.alive, self.now, self.peak = {}, set(), 0, 0
+        self.given, self.alive, self.now, self.peak = set(), weakref.WeakSet(), 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        for storage in _storages((args, kwargs)):
-            if storage._cdata not in self.alive:
-                self.given[storage._cdata] = storage  # held, so that no other storage takes its address
+        self.given.update(storage for storage in _storages((args, kwargs)) if storage not in self.alive)
         out = func(*args, **(kwargs or {}))
         for storage in _storages(out):
             self._add(storage)
         return out
 
     def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.alive or key in self.given:
+        if storage in self.alive or storage in self.given:
             return
-        self.alive.add(key)
+        size = storage.nbytes()
+        self.alive.add(storage)
         self.now += size
         self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._drop, key, size)
+        weakref.finalize(storage, self._drop, size)
 
-    def _drop(self, key: int, size: int) -> None:
-        self.alive.remove(key)
+    def _drop(self, size: int) -> None:
         self.now -= size
 
 

@@ -6,13 +6,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mmpeft.hosts import Backbone, find_backbone, hidden_adapters
+from mmpeft.hosts import Backbone, find_backbone
+from mmpeft.hosts.host import is_adapter
 from mmpeft.methods import METHODS, Tuning
-
-
-def is_adapter(name: str) -> bool:
-    """Whether the parameter or buffer of this name was added by an adapter: a path component is ``adapters``."""
-    return 'adapters' in name.split('.')
 
 
 def adapted_backbones(model: nn.Module) -> dict[str, Backbone]:
@@ -30,19 +26,19 @@ def trained_names(backbone: nn.Module) -> set[str]:
         hint = ''.join(f' The adapted backbone in it is .{name}.' for name in list(adapted_backbones(backbone))[:1])
         raise ValueError(f'{type(backbone).__name__} holds no method of its own; call mmpeft.inject on it first.{hint}')
     names = {name for name, _ in backbone.named_parameters() if is_adapter(name)}
-    with hidden_adapters(backbone):
-        return names.union(*(tuned_names(backbone, config) for config in backbone.adapter_methods))
+    return names.union(*(tuned_names(backbone, config) for config in backbone.adapter_methods))
 
 
 def tuned_names(backbone: nn.Module, config: Mapping) -> set[str]:
-    """The names of the base parameters that the method of ``config`` trains in a backbone without adapters."""
+    """The names of the base parameters that the method of ``config`` trains in a stock or adapted backbone."""
     cls = METHODS[config['type']]
     if not issubclass(cls, Tuning):
         return set()
     method = cls(**{key: value for key, value in config.items() if key not in ('type', 'blocks')})
     blocks = find_backbone(type(backbone)).blocks_of(backbone)
     pattern = config.get('blocks', '')
-    return {name for name in method.trained(backbone, blocks) if re.search(pattern, name.rpartition('.')[0])}
+    base = {name for name in method.trained(backbone, blocks) if not is_adapter(name)}
+    return {name for name in base if re.search(pattern, name.rpartition('.')[0])}
 
 
 def freeze(backbone: nn.Module) -> None:

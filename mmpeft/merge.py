@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from mmpeft.freeze import adapted_backbones
 from mmpeft.hosts import Backbone, Host, adapters_of
-from mmpeft.hosts.backbone import LOAD_HOOK
 from mmpeft.methods import METHODS
 from mmpeft.report import listed
 
@@ -93,7 +92,7 @@ def _folds(backbone: Backbone, place: str, adapter: nn.Module) -> bool:
     """Whether a layer can take ``adapter``, in a form that stock code can build."""
     owner, _, site = place.rpartition('.')
     target = backbone.get_submodule(owner).layer_of(site)
-    if target is None or not hasattr(adapter, 'fold'):
+    if target is None or not adapter.folds:
         return False
     layer, weight_name, bias_name = target
     if getattr(layer, bias_name) is not None or backbone.norm_before(owner) is not None:
@@ -120,7 +119,7 @@ def _what_stays(backbone: Backbone) -> Iterator[dict]:
         method, pattern = METHODS[config['type']], config.get('blocks', '')
         own = config.get('sites', method.sites)
         sites = {site for name, owner, site in left if name == config['type'] and re.search(pattern, owner)}
-        if not hasattr(method, 'fold') and sites:
+        if not getattr(method, 'folds', False) and sites:
             yield config
         elif sites.intersection(own):
             yield {**config, 'sites': sorted(sites.intersection(own))}
@@ -137,7 +136,7 @@ def _fold(backbone: Backbone, place: str, adapter: nn.Module) -> dict[str, str]:
     weight.copy_(new_weight)
     del owner.adapters[site]
     if not owner.adapters:
-        _restore_class(owner)
+        owner.restore()
     if bias is not None:
         bias.copy_(new_bias)
     elif new_bias is not None:
@@ -159,14 +158,6 @@ def _restore_stock(backbone: Backbone) -> None:
     """Give every module its stock class back and leave none of our attributes behind."""
     for module in list(backbone.modules()):
         if isinstance(module, Host):
-            _restore_class(module)
+            module.restore()
     backbone.requires_grad_(True)
     backbone.train(backbone.training)
-
-
-def _restore_class(module: Host) -> None:
-    del module.adapters
-    for attribute in module.state:
-        vars(module).pop(attribute, None)
-    module._load_state_dict_post_hooks.pop(LOAD_HOOK, None)
-    module.__class__ = module.stock

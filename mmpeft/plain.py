@@ -7,7 +7,7 @@ from mmpeft.hosts import adapters_of
 from mmpeft.hosts.host import subclass
 from mmpeft.hosts.vit import SelfAttention
 from mmpeft.hosts.windows import WindowAttention
-from mmpeft.methods import CVPT, SSF, Mona
+from mmpeft.methods import CVPT, SSF, Method, Mona
 from mmpeft.methods.cvpt import Attention, plain
 
 
@@ -27,7 +27,8 @@ class PlainMona(Mona):
 class PlainSSF(SSF):
     """SSF as a product and a sum, after whatever layer."""
 
-    after_linear = fold = None
+    folds = False
+    after_linear = Method.after_linear
 
     def forward(self, x: Tensor) -> Tensor:
         shape = [1] * x.dim()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mmpeft.freeze import ParameterCounts, count_parameters, trained_names
+from mmpeft.freeze import ParameterCounts, count_parameters, is_adapter, trained_names
 from mmpeft.hosts import adapters_of
 
 
@@ -66,7 +66,7 @@ def report(backbone: nn.Module) -> Report:
     for name, parameter in backbone.named_parameters():
         part = sizes[_part_of(name)]
         part['trainable' if parameter.requires_grad else 'frozen'] += parameter.numel()
-        part['adapter'] += parameter.numel() * ('adapters' in name.split('.'))
+        part['adapter'] += parameter.numel() * is_adapter(name)
     inserted = defaultdict(Counter)
     for place, adapter in adapters_of(backbone):
         inserted[_part_of(place)][type(adapter).__name__, place.rsplit('.', 1)[-1]] += 1

@@ -20,8 +20,8 @@ from tiny import pretrained, trained, wrapped
 from tiny_data import ROTATED, SEGMENTOR, write_data
 
 import mmpeft
-from mmpeft.mm import run
 from mmpeft.mm.checks import register_library
+from mmpeft.mm.running import run
 
 CLASSES = dict(segmentor=['ground', 'thing'], rotated=['plane', 'ship'])
 

@@ -1,7 +1,9 @@
 import copy
 
+import mmpretrain.models
 import pytest
 import torch
+from mmpretrain.models.utils import WindowMSAV2
 from tiny import LIBRARIES, MONA, image, swin, weights
 
 import mmpeft
@@ -92,6 +94,14 @@ REFUSED = {
         "no option 'width'; its options: sites, blocks, bottleneck",
     ),
     'unknown site': (dict(MONA, sites=['qkw']), ValueError, "Unknown site 'qkw'; known sites: before_attn"),
+    'sites as text': (dict(MONA, sites='after_attn'), ValueError, "sites is a list of places, .* got 'after_attn'"),
+    'no pattern': (dict(MONA, blocks='('), ValueError, r"blocks is a regular expression, got '\(': missing \)"),
+    'pattern of numbers': (dict(MONA, blocks=3), ValueError, 'blocks is a regular expression, got 3'),
+    'size as text': (dict(type='Mona', bottleneck='64'), ValueError, "Mona takes bottleneck as int, got '64'"),
+    'size as bool': (dict(type='Mona', bottleneck=True), ValueError, 'Mona takes bottleneck as int, got True'),
+    'number as text': (dict(type='Mona', dropout='no'), ValueError, "Mona takes dropout as float, got 'no'"),
+    'flag as number': (dict(type='Mona', lean=1), ValueError, 'Mona takes lean as bool, got 1'),
+    'targets as text': (dict(type='LoRA', targets='qv'), ValueError, r"LoRA takes targets as tuple\[str.*, got 'qv'"),
     'bad size': (dict(type='Mona', bottleneck=-1), ValueError, 'bottleneck=-1'),
     'no block': (
         dict(MONA, blocks='layers'),
@@ -136,3 +146,31 @@ def test_a_detector_is_refused_with_a_hint_at_its_backbone():
     detector.backbone = swin()
     with pytest.raises(ValueError, match=r'Pass its \.backbone'):
         mmpeft.inject(detector, MONA)
+
+
+def test_blocks_with_other_parts_than_the_host_knows_are_refused_before_the_model_changes():
+    blocks = dict(attn_cfgs=dict(window_msa=WindowMSAV2))
+    backbone = mmpretrain.models.SwinTransformer(
+        arch=dict(embed_dims=8, depths=(1, 1), num_heads=(1, 1)), out_indices=(1,), stage_cfgs=dict(block_cfgs=blocks)
+    )
+    classes = [type(module) for module in backbone.modules()]
+    with pytest.raises(ValueError, match=r'stages\.0\.blocks\.0 takes no adapters: its attn\.w_msa is a .*WindowMSAV2'):
+        mmpeft.inject(backbone, MONA)
+    assert classes == [type(module) for module in backbone.modules()]
+
+
+def test_norms_of_another_kind_are_refused_by_name():
+    backbone = swin()
+    backbone.stages[0].blocks[0].norm1 = torch.nn.BatchNorm1d(8)
+    with pytest.raises(ValueError, match=r'blocks\.0 takes no adapters: its norm1 is a torch.*BatchNorm1d, and its'):
+        mmpeft.inject(backbone, MONA)
+
+
+def test_attention_that_no_host_knows_stays_stock_where_only_the_base_trains():
+    blocks = dict(attn_cfgs=dict(window_msa=WindowMSAV2))
+    sizes = dict(arch=dict(embed_dims=8, depths=(1, 1), num_heads=(1, 1)), out_indices=(1,), window_size=3)
+    backbone = mmpretrain.models.SwinTransformer(**sizes, pad_small_map=True, stage_cfgs=dict(block_cfgs=blocks))
+    plain, x = copy.deepcopy(backbone), image()
+    mmpeft.inject(backbone, dict(type='BitFit'))
+    mmpeft.freeze(backbone)
+    assert torch.equal(backbone(x)[0], plain(x)[0])

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmpeft.costs import saved_bytes
-from mmpeft.inject import full_options
 from mmpeft.methods import Mona, depthwise, mona_function
+from mmpeft.methods.configs import full_options
 from mmpeft.methods.depthwise import kernel_gradient
 from mmpeft.plain import PlainMona
 
@@ -102,6 +102,12 @@ def test_dropout_drops_its_share_everywhere_alike(dropout):
         assert (share - (1 - dropout)).abs().max() < 4.5 * deviation / count**0.5
     pairs = ((kept[1:] - 1 + dropout) * (kept[:-1] - 1 + dropout)).mean()
     assert pairs.abs() < 4.5 * deviation**2 / kept.numel() ** 0.5
+
+
+def test_dropout_is_drawn_where_the_tokens_are_whatever_the_default_device_is():
+    tokens = torch.empty(2, 3)
+    with torch.device('meta'):
+        assert mona_function.draw(tokens, 0.5).device == tokens.device
 
 
 def test_the_backward_pass_leaves_the_generator_as_it_is():

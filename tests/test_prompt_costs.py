@@ -15,11 +15,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import mmpeft
 from mmpeft.costs import flops, peak_of_tensors
-from mmpeft.hosts.vit import Grid
+from mmpeft.hosts.call import Call, opened
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.reports.benchmarking import adapted
 from mmpeft.mm.reports.prompt_attention import _Watch, pretrained_shares, prompt_share
-from mmpeft.mm.reports.prompt_costs import Classifier, costs
+from mmpeft.mm.reports.prompt_counts import Classifier, costs
 
 ONE_BLOCK = dict(img_size=32, patch_size=8, embed_dims=16, num_layers=1, num_heads=2, out_indices=(0,))
 
@@ -57,11 +57,9 @@ def test_prompts_cost_most_where_attention_keeps_its_weights():
 
 
 def test_only_what_class_token_and_patches_pay_counts():
-    grid = Grid(1)
-    grid.hw_shape = (1, 2)
     # A class token, three prompts and two patches: prompts look at the others, and all others at the prompts.
     sides = torch.tensor([1.0, -1, -1, -1, 1, 1]).reshape(1, 1, 6, 1)
-    with _Watch(grid) as seen:
+    with opened(Call((1, 2), extra_tokens=1)), _Watch() as seen:
         F.scaled_dot_product_attention(sides, -100 * sides, sides)
     assert (seen.prompts, seen.shares, seen.even) == ([3], [1], [0.5])
 

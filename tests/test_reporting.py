@@ -12,7 +12,8 @@ from tiny_data import tool
 import mmpeft
 from mmpeft.costs import flops, saved_bytes
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.reports.reporting import METRICS, costs, read_run
+from mmpeft.mm.reports.costs import costs
+from mmpeft.mm.reports.runs import METRICS, read_run
 
 FULL = 'configs/demo/full_swin-micro_digits.py'
 DEMO = 'configs/demo/mona_swin-micro_digits.py'

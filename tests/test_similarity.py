@@ -14,7 +14,8 @@ from tiny_data import MAIN, ROTATED, main_options, tool, write_data
 
 import mmpeft
 from mmpeft.mm.checks import UserError, register_library
-from mmpeft.mm.reports.similarity import _alike, compare, similarity
+from mmpeft.mm.reports.features import _alike, compare
+from mmpeft.mm.reports.similarity import similarity
 
 
 @pytest.mark.parametrize('host', BACKBONES)

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.runner import checkpoint as stock
 from tiny_data import MAIN, ROTATED, SEGMENTOR, main_options, tool, write_data
 
-from mmpeft.mm import run
 from mmpeft.mm.checks import UserError, check_data, read_config
+from mmpeft.mm.running import run
 from mmpeft.mm.running.cli import explain, one_line_errors
 from mmpeft.mm.weights.checkpoints import read_checkpoint
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from mmpeft.data.records import Record
 
-PATCH = r'(.+?)__(?:\d+(?:\.\d+)?__){1,2}-?\d+___-?\d+'  # the name of a patch; its first group is that of the image
+# The name of a patch; its first group is that of the image.
+PATCH = r'(?P<image>.+?)__(?P<numbers>(?:\d+(?:\.\d+)?__){1,2})(?P<x>-?\d+)___(?P<y>-?\d+)'
 AT_ONCE = 512  # sources that are compared at a time
 
 

@@ -2,16 +2,25 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmpeft.hosts.call import Call
 from mmpeft.hosts.host import Host
 from mmpeft.methods.cvpt import Attention
+
+# What a block may be made of, by the names of classes.
+NORM = ('torch.nn.modules.normalization.LayerNorm',)
+FFN = ('mmcv.cnn.bricks.transformer.FFN',)
 
 
 class PreNormBlock(Host):
     """The stock forward ``x + attn(norm1(x))``, ``x + ffn(norm2(x))``, bit for bit where no adapter sits.
+
+    A subclass says what its stock class calls differently: its ``forward`` makes or takes the call and hands it to
+    ``checkpointed``, and ``attention`` and, if need be, ``ffn_parts`` compute with the modules of the block.
 
     Checkpointing does not ask whether the input needs a gradient, as stock blocks do: behind a frozen stem it does
     not, while the adapters do. ``recompute_ffn`` does it for the norm and the layers of the feed-forward alone; where
@@ -26,7 +35,7 @@ class PreNormBlock(Host):
     def sizes(module: nn.Module, site: str) -> dict[str, int]:
         return dict(dim=module.norm1.normalized_shape[0])
 
-    def attention(self, y: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+    def attention(self, y: Tensor, call: Call) -> Tensor:
         """What attention adds to the stream for ``y``, the normalised stream; drop path included."""
         raise NotImplementedError
 
@@ -34,32 +43,30 @@ class PreNormBlock(Host):
         """The weights of the block's self-attention as they are now."""
         raise NotImplementedError
 
-    def run(self, adapter: nn.Module, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
-        if adapter.needs_attention:
-            return adapter(x, self.attention_weights())
-        return super().run(adapter, x, hw_shape)
+    def tell(self, what: str, call: Call) -> Any:
+        return self.attention_weights() if what == 'attention' else super().tell(what, call)
 
-    def checkpointed(self, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+    def checkpointed(self, x: Tensor, call: Call) -> Tensor:
         if self.with_cp and is_grad_enabled():
-            return checkpoint(self.block_forward, x, hw_shape, use_reentrant=False)
-        return self.block_forward(x, hw_shape)
+            return checkpoint(self.block_forward, x, call, use_reentrant=False)
+        return self.block_forward(x, call)
 
-    def block_forward(self, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
-        x = self.at('before_attn', x, x, hw_shape)
-        branch = self.attention(self.norm1(x), hw_shape)
-        branch = self.at('attn_branch', branch, branch, hw_shape)
-        x = x + self.at('beside_attn', branch, x, hw_shape)
-        x = self.at('after_attn', x, x, hw_shape)
-        out = self.at('beside_ffn', self.feed_forward(x, hw_shape), x, hw_shape)
-        return self.at('after_ffn', out, out, hw_shape)
+    def block_forward(self, x: Tensor, call: Call) -> Tensor:
+        x = self.at('before_attn', x, x, call)
+        branch = self.attention(self.norm1(x), call)
+        branch = self.at('attn_branch', branch, branch, call)
+        x = x + self.at('beside_attn', branch, x, call)
+        x = self.at('after_attn', x, x, call)
+        out = self.at('beside_ffn', self.feed_forward(x, call), x, call)
+        return self.at('after_ffn', out, out, call)
 
-    def feed_forward(self, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+    def feed_forward(self, x: Tensor, call: Call) -> Tensor:
         """``x`` plus the feed-forward of its norm; the site ``ffn_branch`` lies before the drop path."""
-        layers, scale, drop = self.ffn_parts()
+        layers, scale, drop = self.ffn_parts(call)
 
         def branch_of(x: Tensor) -> Tensor:
             y = self.norm2(x)
-            return layers(self.at('ffn_input', y, y, hw_shape))
+            return layers(self.at('ffn_input', y, y, call))
 
         if self.recompute_ffn and not self.with_cp and is_grad_enabled():
             # What comes after the layers is left out: recomputing then ends ahead of the last of them.
@@ -67,9 +74,9 @@ class PreNormBlock(Host):
         else:
             branch = branch_of(x)
         branch = scale(branch)
-        return x + drop(self.at('ffn_branch', branch, branch, hw_shape))
+        return x + drop(self.at('ffn_branch', branch, branch, call))
 
-    def ffn_parts(self) -> tuple[Callable, Callable, Callable]:
+    def ffn_parts(self, call: Call) -> tuple[Callable, Callable, Callable]:
         """The layers of the feed-forward, its layer scale, and its drop path."""
         if hasattr(self.ffn, 'layers'):
             return self.ffn.layers, self.ffn.gamma2, self.ffn.dropout_layer

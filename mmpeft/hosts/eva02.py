@@ -4,19 +4,28 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from mmpeft.hosts.vit import BLOCK, MMPretrainBlock, ViTBackbone
+from mmpeft.hosts.block import NORM
+from mmpeft.hosts.call import Call
+from mmpeft.hosts.vit import BLOCK, SWIGLU, MMPretrainBlock, ViTBackbone
 
 
 class EVA02Block(MMPretrainBlock):
-    """A block that is given the grid, as the patch embedding tells it too."""
+    """A block that is given the grid, by which its attention rotates."""
+
+    parts = {
+        'norm1': NORM,
+        'attn': ('mmpretrain.models.backbones.vit_eva02.AttentionWithRoPE',),
+        'norm2': NORM,
+        'mlp': SWIGLU,
+    }
 
     def forward(self, x: Tensor, patch_resolution: tuple[int, int]) -> Tensor:
-        return super().forward(x)
+        return super().forward(x, patch_resolution=patch_resolution)
 
-    def attention(self, y: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
-        return self.drop_path(self.attn(y, hw_shape))
+    def attention(self, y: Tensor, call: Call) -> Tensor:
+        return self.drop_path(self.attn(y, **call.given))
 
-    def ffn_parts(self) -> tuple[Callable, Callable, Callable]:
+    def ffn_parts(self, call: Call) -> tuple[Callable, Callable, Callable]:
         return self.mlp, nn.Identity(), self.drop_path
 
 

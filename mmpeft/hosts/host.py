@@ -1,11 +1,15 @@
-"""A host: a stock module whose class is swapped in place for a subclass that visits its adapters."""
+"""What a host is: a stock module whose class is swapped in place for a subclass that visits its adapters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mmpeft.hosts.call import Call
+from mmpeft.start import draw
 
 
 def qualified_name(cls: type) -> str:
@@ -13,28 +17,63 @@ def qualified_name(cls: type) -> str:
     return f'{cls.__module__}.{cls.__qualname__}'
 
 
+def is_adapter(name: str) -> bool:
+    """Whether the parameter or buffer of this name was added by an adapter: a path component is ``adapters``."""
+    return 'adapters' in name.split('.')
+
+
 class Host:
     """Mixin placed before a stock class; its forward visits the sites of the module.
 
-    ``state`` names what it keeps in the module beside its adapters.
+    The base of all hosts: ``leaf.py`` has those of single layers, ``block.py`` that of transformer blocks, and
+    ``backbone.py`` that of whole backbones.
+
+    Attributes:
+        state: The names of what this class keeps in the module beside its adapters.
+        calls_stock: Whether its forward calls that of the stock class, so that subclasses with another are known, too.
+        parts: For submodules that the host relies on, by their names in the module, the classes that it knows, by
+            their qualified names; a subclass with a forward of its own is not known. ``''`` is the module itself.
+        adapters: The adapters in the module, by their sites.
     """
 
     state: tuple[str, ...] = ()
+    calls_stock = False
+    parts: Mapping[str, tuple[str, ...]] = {}
+    adapters: nn.ModuleDict
 
     @staticmethod
-    def sizes(module: nn.Module, site: str) -> dict[str, int]:
-        """The sizes that an adapter at ``site`` of a stock ``module`` is built from: ``dim`` and the like."""
+    def sizes(module: nn.Module, site: str) -> dict[str, Any]:
+        """What an adapter at ``site`` of a stock ``module`` can be built from, of ``mmpeft.methods.method.SIZES``."""
         raise NotImplementedError
 
     def layer_of(self, site: str) -> tuple[nn.Module, str, str] | None:
         """The layer whose output ``site`` is, with the names of its weight and bias; None if it is of no layer."""
         return None
 
-    def run(self, adapter: nn.Module, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
-        """Give ``adapter`` what it needs beside ``x``."""
-        return adapter(x, hw_shape) if adapter.needs_grid else adapter(x)
+    @classmethod
+    def check(cls, module: nn.Module) -> None:
+        """Refuse a stock module whose parts are not those that this host was written for.
 
-    def at(self, site: str, value: Tensor, x: Tensor, hw_shape: tuple[int, int] | None = None) -> Tensor:
+        Raises:
+            ValueError: It names the part, its class and the classes that are known.
+        """
+        for name, known in cls.parts.items():
+            part = module.get_submodule(name)
+            if not is_one_of(type(part), known):
+                raise ValueError(
+                    f'its {name} is a {qualified_name(type(part))}, and its adapters were written for '
+                    f'{" or ".join(known)}'
+                )
+
+    def tell(self, what: str, call: Call | None) -> Any:
+        """What an adapter that reads ``what``, one of ``mmpeft.methods.method.READS``, is called with."""
+        return call if what == 'call' else call.hw_shape
+
+    def run(self, adapter: nn.Module, x: Tensor, call: Call | None) -> Tensor:
+        """What ``adapter`` makes of ``x`` in this call."""
+        return adapter(x, *[self.tell(what, call) for what in adapter.reads])
+
+    def at(self, site: str, value: Tensor, x: Tensor, call: Call | None = None) -> Tensor:
         """What goes on from ``site``: the value itself, or what the adapter there makes of it.
 
         An adapter that works beside the site adds what it computes from ``x``, the site's input; any other turns
@@ -43,15 +82,29 @@ class Host:
         if site not in self.adapters:
             return value
         adapter = self.adapters[site]
-        return value + self.run(adapter, x, hw_shape) if adapter.beside else self.run(adapter, value, hw_shape)
+        return value + self.run(adapter, x, call) if adapter.beside else self.run(adapter, value, call)
 
     def at_linear(self, site: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """What goes on from ``site``, the output of a linear layer, which an adapter may compute itself."""
-        compute = getattr(self.adapters[site], 'after_linear', None) if site in self.adapters else None
-        return compute(x, weight, bias) if compute else self.at(site, F.linear(x, weight, bias), x)
+        """What goes on from ``site``, the output of a linear layer, which an adapter computes with its own."""
+        if site not in self.adapters:
+            return F.linear(x, weight, bias)
+        return self.adapters[site].after_linear(x, weight, bias)
+
+    def restore(self) -> None:
+        """Give the module its stock class back, and leave none of our attributes in it."""
+        del self.adapters
+        for cls in type(self).__mro__:
+            for attribute in vars(cls).get('state', ()):
+                vars(self).pop(attribute, None)
+        self.__class__ = self.stock
 
     def __reduce__(self):
         return _blank, (self.stock, self.host), self.__dict__
+
+
+def is_one_of(cls: type, names: tuple[str, ...]) -> bool:
+    """Whether ``cls`` is one of the classes of these qualified names, or a subclass that computes as one of them."""
+    return any(qualified_name(base) in names and cls.forward is base.forward for base in cls.__mro__)
 
 
 @cache
@@ -73,21 +126,39 @@ def _blank(stock: type, host: type[Host]) -> Host:
     return cls.__new__(cls)
 
 
+def hosts_in(module: nn.Module) -> Iterator[tuple[str, Host]]:
+    """Yield each host in ``module``, itself included, with its full name."""
+    return ((name, owner) for name, owner in module.named_modules() if isinstance(owner, Host))
+
+
 def adapters_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield each adapter in ``module`` with its place: ``stages.0.blocks.0.after_attn`` and the like."""
-    for owner_name, owner in module.named_modules():
-        if isinstance(owner, Host):
-            for site, adapter in owner.adapters.items():
-                yield f'{owner_name}.{site}'.lstrip('.'), adapter
+    for name, owner in hosts_in(module):
+        for site, adapter in owner.adapters.items():
+            yield f'{name}.{site}'.lstrip('.'), adapter
+
+
+def layer_tensors(host: type[Host], module: nn.Module, site: str) -> tuple[Tensor | None, Tensor | None]:
+    """Weight and bias of the layer whose output a site of a stock or adapted module is; None for what is not there."""
+    layer = host.layer_of(module, site)
+    return (None, None) if layer is None else tuple(getattr(layer[0], name) for name in layer[1:])
+
+
+def start(backbone: nn.Module, place: str) -> None:
+    """Put the adapter at ``place`` back to its starting values."""
+    name, _, site = place.rpartition('.')
+    owner = backbone.get_submodule(name)
+    draw(owner.adapters[site], place, *layer_tensors(owner.host, owner, site))
 
 
 @contextmanager
 def hidden_adapters(module: nn.Module) -> Iterator[None]:
-    """Take the adapters out of ``module``, so that stock code walks through it as if it had none."""
-    hosts = [m for m in module.modules() if isinstance(m, Host) and 'adapters' in m._modules]
-    taken = [host._modules.pop('adapters') for host in hosts]
+    """Take the adapters out of ``module``, so that stock code fills it as if it had none."""
+    taken = [(host, host.adapters) for _, host in hosts_in(module)]
+    for host, _ in taken:
+        host.adapters = nn.ModuleDict()
     try:
         yield
     finally:
-        for host, adapters in zip(hosts, taken, strict=True):
+        for host, adapters in taken:
             host.adapters = adapters

@@ -3,11 +3,14 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpeft.hosts.call import Call
 from mmpeft.hosts.host import Host
 
 
 class Leaf(Host):
     """A layer with one site, its output; which of the backbone's leaf sites that is, its place tells."""
+
+    calls_stock = True
 
     def layer_of(self, site: str) -> tuple[nn.Module, str, str]:
         return self, 'weight', 'bias'
@@ -38,7 +41,7 @@ class LayerNorm(Leaf):
     def forward(self, x: Tensor, **options) -> Tensor:
         weight, bias = self.weight, self.bias
         for adapter in self.adapters.values():
-            if options or weight is None or not getattr(adapter, 'fold', None):
+            if options or weight is None or not adapter.folds:
                 return super().forward(x, **options)
             weight, bias = adapter.fold(weight, bias)
         return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
@@ -59,7 +62,22 @@ class Conv2d(Leaf):
         window, channels = module.weight[0].numel(), module.out_channels
         return dict(dim=channels, channel_axis=1, in_features=window, out_features=channels)
 
-    def run(self, adapter: nn.Module, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
-        if adapter.beside:
-            return self._conv_forward(x, adapter.delta().view_as(self.weight), None)
-        return super().run(adapter, x, hw_shape)
+    def run(self, adapter: nn.Module, x: Tensor, call: Call | None) -> Tensor:
+        if not adapter.beside:
+            return super().run(adapter, x, call)
+        padding = self.padding
+        if self.padding_mode != 'zeros':
+            x, padding = F.pad(x, self._around(), mode=self.padding_mode), 0
+        kernel = adapter.delta().view_as(self.weight)
+        return F.conv2d(x, kernel, None, self.stride, padding, self.dilation, self.groups)
+
+    def _around(self) -> list[int]:
+        """How many pixels the padding adds: left and right, above and below."""
+        if self.padding == 'valid':
+            return [0] * 4
+        if self.padding == 'same':
+            reach = [dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel_size, strict=True)]
+            sides = [(total // 2, total - total // 2) for total in reach]
+        else:
+            sides = [(pixels, pixels) for pixels in self.padding]
+        return [pixels for side in reversed(sides) for pixels in side]

@@ -1,9 +1,41 @@
-"""Eval mode for what is frozen while the rest trains."""
+"""Freezing that holds: what stock code freezes on the way, and eval mode for what is frozen while the rest trains."""
 
 import re
 from collections import defaultdict
 
 from torch import nn
+
+from mmpeft.hosts.host import Host, adapters_of, is_adapter
+
+
+class Modes(Host):
+    """The part of an adapted backbone that ``train()`` and ``frozen_stages`` meet.
+
+    Attributes:
+        block: Pattern of the full names of the blocks.
+        eval_frozen: Keep the parts in which no base parameter trains in eval mode, from the next ``train()`` on.
+    """
+
+    state = ('eval_frozen',)
+    block = r'(?!)'
+    eval_frozen = False
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """As the stock class, some of which return None; ``eval_frozen`` then has its way."""
+        super().train(mode)
+        if mode and self.eval_frozen:
+            eval_frozen_parts(self, self.block)
+        return self
+
+    def _freeze_stages(self) -> None:
+        """Freeze the stages that ``frozen_stages`` names, adapters excepted."""
+        adapters = [adapter for _, adapter in adapters_of(self)]
+        trainable = [p for adapter in adapters for p in adapter.parameters() if p.requires_grad]
+        super()._freeze_stages()
+        for parameter in trainable:
+            parameter.requires_grad = True
+        for adapter in adapters:
+            adapter.train(self.training)
 
 
 def eval_frozen_parts(backbone: nn.Module, block: str) -> None:
@@ -17,7 +49,7 @@ def eval_frozen_parts(backbone: nn.Module, block: str) -> None:
     """
     parts, trained = defaultdict(list), set()
     for name, module in backbone.named_modules():
-        if 'adapters' in name.split('.'):
+        if is_adapter(name):
             continue
         match = re.match(block, name)
         part = match.group() if match else ''

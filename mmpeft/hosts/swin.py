@@ -3,28 +3,29 @@
 from torch import Tensor, nn
 
 from mmpeft.hosts.backbone import Backbone
-from mmpeft.hosts.block import PreNormBlock
+from mmpeft.hosts.block import FFN, NORM, PreNormBlock
+from mmpeft.hosts.call import Call
 from mmpeft.hosts.host import adapt_as, qualified_name
 from mmpeft.hosts.windows import WindowAttention
 from mmpeft.methods.cvpt import Attention
 from mmpeft.sites import BRANCH_SITES, STREAM_SITES
 
 BLOCK = r'stages\.\d+\.blocks\.\d+'
-WINDOWS = (
-    'mmdet.models.backbones.swin.ShiftWindowMSA',
-    'mmseg.models.backbones.swin.ShiftWindowMSA',
-    'mmpretrain.models.utils.attention.ShiftWindowMSA',
-)
+FILES = ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin', 'mmpretrain.models.utils.attention')
+SHIFTED = tuple(f'{file}.ShiftWindowMSA' for file in FILES)
+WINDOWS = tuple(f'{file}.WindowMSA' for file in FILES)
 
 
 class SwinBlock(PreNormBlock):
     """A block that is given the grid with its tokens."""
 
-    def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-        return self.checkpointed(x, hw_shape)
+    parts = {'norm1': NORM, 'attn': SHIFTED, 'attn.w_msa': WINDOWS, 'norm2': NORM, 'ffn': FFN}
 
-    def attention(self, y: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-        return self.attn(y, hw_shape)
+    def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+        return self.checkpointed(x, Call(hw_shape))
+
+    def attention(self, y: Tensor, call: Call) -> Tensor:
+        return self.attn(y, call.hw_shape)
 
     def attention_weights(self) -> Attention:
         attn = self.attn.w_msa
@@ -55,7 +56,7 @@ class SwinBackbone(Backbone):
     def wire(self) -> None:
         for name in self.blocks_of(self):
             attn = self.get_submodule(name).attn
-            if qualified_name(type(attn)) in WINDOWS:
+            if qualified_name(type(attn)) in SHIFTED and qualified_name(type(attn.w_msa)) in WINDOWS:
                 adapt_as(attn, WindowAttention)
 
     def norm_before(self, name: str) -> nn.LayerNorm | None:

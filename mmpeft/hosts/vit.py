@@ -1,84 +1,74 @@
 """Plain ViT of mmseg and mmpretrain (ViT, DeiT, DINOv2): tokens (B, N, C), extra ones in front, one grid throughout."""
 
+import math
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpeft.hosts.backbone import Backbone
-from mmpeft.hosts.block import PreNormBlock
+from mmpeft.hosts.block import FFN, NORM, PreNormBlock
+from mmpeft.hosts.call import Call, current_call
 from mmpeft.hosts.host import Host, adapt_as
 from mmpeft.hosts.patches import resample_kernel
 from mmpeft.methods.cvpt import Attention
 from mmpeft.sites import BRANCH_SITES, STREAM_SITES
 
 BLOCK = r'layers\.\d+'
-
-
-class Grid:
-    """What a ViT block is not told: the height and width of the patch tokens and how many tokens stand before them.
-
-    The patch embedding publishes it in every forward; the blocks read it. ``prompts`` are the sets of tokens that
-    one block hands to the next beside the stream, which stock code shapes into maps; outside a forward there are none.
-    """
-
-    def __init__(self, extra_tokens: int) -> None:
-        self.extra_tokens = extra_tokens
-        self.hw_shape: tuple[int, int] | None = None
-        self.prompts: tuple[Tensor, ...] = ()
-
-    def __reduce__(self):
-        # A copy waits for a forward of its own: this one may hold symbols of an export, or tensors of a graph.
-        return Grid, (self.extra_tokens,)
+SWIGLU = tuple(f'mmpretrain.models.utils.swiglu_ffn.{name}' for name in ('SwiGLUFFN', 'SwiGLUFFNFused'))
 
 
 class GridSource(Host):
-    """A patch embedding that publishes the grid it returns."""
-
-    state = ('grid',)
+    """A patch embedding that tells the blocks the grid that it returns."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        out, self.grid.hw_shape = super().forward(x)
-        self.grid.prompts = ()
-        return out, self.grid.hw_shape
+        call = current_call()
+        out, call.hw_shape = super().forward(x)
+        return out, call.hw_shape
 
 
 class ViTBlock(PreNormBlock):
-    """A block that reads the grid, and lets prompts in and out, outside its own checkpoint."""
+    """A block that takes the grid from the call, and lets prompts in and out, outside its own checkpoint."""
 
-    state = (*PreNormBlock.state, 'grid')
-
-    def forward(self, x: Tensor) -> Tensor:
-        hw_shape, extra, prompts = self.grid.hw_shape, self.grid.extra_tokens, self.grid.prompts
-        if any(adapter.needs_grid for adapter in self.adapters.values()):
-            _check_tokens(x, extra, hw_shape)
+    def forward(self, x: Tensor, **given: Any) -> Tensor:
+        whole = current_call()
+        call = whole.with_given(**given) if given else whole
         own = self.adapters['input'] if 'input' in self.adapters else None
+        if own is not None or any('hw_shape' in adapter.reads for adapter in self.adapters.values()):
+            call.check_tokens(x)
+        prompts = call.prompts
         if own is not None:
             prompts = (*prompts, own(x))
         if not prompts:
-            return self.checkpointed(x, hw_shape)
+            return self.checkpointed(x, call)
+        extra = call.extra_tokens
         sizes = [extra, *(tokens.shape[1] for tokens in prompts), x.shape[1] - extra]
-        y = self.checkpointed(torch.cat((x[:, :extra], *prompts, x[:, extra:]), dim=1), hw_shape)
+        y = self.checkpointed(torch.cat((x[:, :extra], *prompts, x[:, extra:]), dim=1), call)
         front, *prompts, patches = y.split(sizes, dim=1)
-        self.grid.prompts = tuple(prompts[:-1] if own is not None and own.deep else prompts)
+        whole.prompts = tuple(prompts[:-1] if own is not None and own.deep else prompts)
         return torch.cat((front, patches), dim=1)
 
-    def run(self, adapter: nn.Module, x: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
-        """Adapters that need the grid see the patch tokens; class and register tokens and prompts pass them by."""
-        if not adapter.needs_grid:
-            return super().run(adapter, x, hw_shape)
-        front = x.shape[1] - hw_shape[0] * hw_shape[1]
-        return torch.cat((x[:, :front], adapter(x[:, front:], hw_shape)), dim=1) if front else adapter(x, hw_shape)
-
-
-def _check_tokens(x: Tensor, extra: int, hw_shape: tuple[int, int] | None) -> None:
-    if hw_shape is None or x.shape[1] != extra + hw_shape[0] * hw_shape[1]:
-        raise ValueError(f'Got {x.shape[1]} tokens; the patch embedding told of {extra} and a grid of {hw_shape}.')
+    def run(self, adapter: nn.Module, x: Tensor, call: Call) -> Tensor:
+        """Adapters that read the grid see the patch tokens; class and register tokens and prompts pass them by."""
+        front = x.shape[1] - math.prod(call.hw_shape) if 'hw_shape' in adapter.reads else 0
+        if not front:
+            return super().run(adapter, x, call)
+        return torch.cat((x[:, :front], super().run(adapter, x[:, front:], call)), dim=1)
 
 
 class MMSegBlock(ViTBlock):
     """mmseg's block: its attention module adds the identity itself."""
 
-    def attention(self, y: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+    parts = {
+        'ln1': NORM,
+        'attn': ('mmcv.cnn.bricks.transformer.MultiheadAttention',),
+        'attn.attn': ('torch.nn.modules.activation.MultiheadAttention',),
+        'ln2': NORM,
+        'ffn': FFN,
+    }
+
+    def attention(self, y: Tensor, call: Call) -> Tensor:
         return self.attn(y, identity=0)
 
     def attention_weights(self) -> Attention:
@@ -90,7 +80,14 @@ class MMSegBlock(ViTBlock):
 class MMPretrainBlock(ViTBlock):
     """mmpretrain's block."""
 
-    def attention(self, y: Tensor, hw_shape: tuple[int, int] | None) -> Tensor:
+    parts = {
+        'ln1': NORM,
+        'attn': ('mmpretrain.models.utils.attention.MultiheadAttention',),
+        'ln2': NORM,
+        'ffn': (*FFN, *SWIGLU),
+    }
+
+    def attention(self, y: Tensor, call: Call) -> Tensor:
         return self.attn(y)
 
     def attention_weights(self) -> Attention:
@@ -105,6 +102,8 @@ class SelfAttention(Host):
     ``scaled_dot_product_attention``, and without adapters, too, where nothing of it trains: the stock module keeps
     weights for each head and pair of tokens. In a ViT block key and value are the query.
     """
+
+    calls_stock = True
 
     @staticmethod
     def sizes(module: nn.MultiheadAttention, site: str) -> dict[str, int]:
@@ -164,18 +163,8 @@ class ViTBackbone(Backbone):
             state_dict[name] = resample_kernel(state_dict[name], size)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def forward(self, x: Tensor, *args, **kwargs):
-        try:
-            return super().forward(x, *args, **kwargs)
-        finally:
-            self.patch_embed.grid.prompts = ()
-
     def wire(self) -> None:
-        grid = Grid(self.extra_tokens())
         adapt_as(self.patch_embed, GridSource)
-        for module in self.modules():
-            if isinstance(module, ViTBlock | GridSource):
-                module.grid = grid
 
 
 class MMSegViTBackbone(ViTBackbone):

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmpeft.hosts.host import Host
-
-aten = torch.ops.aten
+from mmpeft.operators import softmax_backward_
 
 
 class Windows(NamedTuple):
@@ -118,7 +117,7 @@ class AttentionFunction(torch.autograd.Function):
             grads = q.new_empty(3, *q.shape)
             torch.bmm(weights.transpose(1, 2), g, out=grads[2])
             g = g @ v.transpose(1, 2)
-            aten._softmax_backward_data.out(g, weights, -1, g.dtype, grad_input=g)
+            softmax_backward_(g, weights)
             torch.bmm(g, k, out=grads[0]).mul_(scale)
             torch.bmm(g.transpose(1, 2), q.mul_(scale), out=grads[1])
             grads = windows.join(grads.flatten(0, 1), len(qkv), 3 * heads)

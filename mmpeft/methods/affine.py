@@ -1,7 +1,8 @@
 """Gradients of a scale and a shift of channels."""
 
-import torch
 from torch import Tensor
+
+from mmpeft.operators import batch_norm_backward
 
 
 def affine_gradients(grad: Tensor, out: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -11,7 +12,4 @@ def affine_gradients(grad: Tensor, out: Tensor, scale: Tensor, shift: Tensor) ->
 
     Shape: ``(..., C), (..., C), (C), (C) -> (C), (C)``
     """
-    maps = (tensor.flatten(0, -2).T[None, :, :, None] for tensor in (grad, out))
-    return torch.ops.aten.native_batch_norm_backward(
-        *maps, scale, None, None, shift, 1 / scale, True, 0.0, [False, True, True]
-    )[1:]
+    return batch_norm_backward(grad, out, shift, scale, scale)

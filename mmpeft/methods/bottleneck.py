@@ -4,10 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpeft.methods.method import Method
+
 INITS = ('trunc_normal', 'torch')
 
 
-class Adapter(nn.Module):
+class Adapter(Method):
     """Add a small MLP of the tokens to the tokens, ``x + up(dropout(gelu(down(x))))``.
 
     Args:
@@ -27,10 +29,6 @@ class Adapter(nn.Module):
     """
 
     sites = ('after_attn', 'ffn_branch')
-    needs_grid = False
-    needs_attention = False
-    beside = False
-    no_decay = ()
 
     def __init__(self, dim: int, bottleneck: int = 64, dropout: float = 0.1, init: str = 'trunc_normal') -> None:
         super().__init__()
@@ -95,7 +93,7 @@ class AdaptFormer(Adapter):
         return F.linear(self.hidden(x), self.scale * self.up.weight, self.scale * self.up.bias)
 
 
-class LoRand(nn.Module):
+class LoRand(Method):
     """Add an MLP whose two matrices are sums of low-rank products, ``x + up(gelu(down(x)))``.
 
     Args:
@@ -114,10 +112,6 @@ class LoRand(nn.Module):
     """
 
     sites = ('attn_branch', 'ffn_branch')
-    needs_grid = False
-    needs_attention = False
-    beside = False
-    no_decay = ()
 
     def __init__(self, dim: int, factor: int = 2, branches: int = 4, kernel: int = 8) -> None:
         super().__init__()

@@ -1,13 +1,16 @@
 """CVPT: prompts that the tokens read by cross-attention, with the weights of the block's self-attention."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpeft.methods.cvpt_function import FoldedAttention, Weights, attend
+from mmpeft.methods.method import Method
 
 PLACES = ('before_attn', 'beside_attn', 'after_attn', 'ffn_input', 'after_ffn')
 PROJECTIONS = ('q', 'k', 'v', 'out')
@@ -48,7 +51,7 @@ class Attention:
         return cls(q, q_bias, k, k_bias, v, v_bias, out.weight, out.bias, num_heads, out_dropout)
 
 
-class CVPT(nn.Module):
+class CVPT(Method):
     """Add to the tokens what they read from learned prompts, ``x + attention(query=x, key=prompts, value=prompts)``.
 
     The attention has the weights of the self-attention of the same block, handed in at every call. It is computed
@@ -75,10 +78,7 @@ class CVPT(nn.Module):
     """
 
     sites = ('after_attn',)
-    needs_grid = False
-    needs_attention = True
-    beside = False
-    no_decay = ()
+    reads = ('attention',)
     place_option = 'place'
 
     def __init__(
@@ -112,8 +112,8 @@ class CVPT(nn.Module):
                 _as_buffers(getattr(self, name))
         self.reset_parameters()
 
-    @staticmethod
-    def places(options: dict) -> dict[str, dict]:
+    @classmethod
+    def places(cls, options: Mapping[str, Any]) -> dict[str, dict]:
         """The site that ``place`` names, with the options of the layer there.
 
         Raises:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmpeft.operators import softmax_backward
+
 
 class Weights(NamedTuple):
     """Keys and values of S sets of prompts, (S, P, C), and the projections that are folded into them."""
@@ -51,7 +53,7 @@ class FoldedAttention(torch.autograd.Function):
             x, g = (tokens.reshape(len(scores), -1, grad.shape[2]) for tokens in (x, grad))
             g_scores = (g @ up.transpose(1, 2)).unflatten(2, (ctx.num_heads, -1))
             by_head = scores.view_as(g_scores)
-            g_logits = torch._softmax_backward_data(g_scores, by_head, -1, scores.dtype).flatten(2)
+            g_logits = softmax_backward(g_scores, by_head).flatten(2)
             g_down = g_logits.transpose(1, 2) @ x
             if ctx.residual:  # x is the result here, from which scores @ up is missing
                 g_down.baddbmm_(g_logits.transpose(1, 2) @ scores, up, alpha=-1)

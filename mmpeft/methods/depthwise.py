@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmpeft.operators import depthwise_backward
+
 PADDING = 3
 OFFSETS = 2 * PADDING + 1
 # A CPU computes the gradient of the kernel from lanes of this many values,
@@ -29,10 +31,8 @@ def convolution_backward(grad: Tensor, y: Tensor, hw_shape: tuple[int, int], ker
     Shape: ``(B, H W, D), (B, H W, D), (H, W), (D, 1, 7, 7) -> (D, 1, 7, 7), (B, H W, D)``
     """
     on_cpu = grad.device.type == 'cpu'
-    geometry = [1, 1], [PADDING, PADDING], [1, 1], False, [0, 0], len(kernel)
-    grad_y, grad_kernel, _ = torch.ops.aten.convolution_backward(
-        _as_maps(grad, hw_shape), _as_maps(y, hw_shape), kernel, [len(kernel)], *geometry, [True, not on_cpu, False]
-    )
+    maps = _as_maps(grad, hw_shape), _as_maps(y, hw_shape)
+    grad_y, grad_kernel = depthwise_backward(*maps, kernel, PADDING, needs_kernel=not on_cpu)
     if on_cpu:
         images = max(1, TOKENS // y.shape[1])
         parts = zip(grad.split(images), y.split(images), strict=True)

@@ -1,16 +1,20 @@
 """LoRA: low-rank changes of linear layers, and of the convolution that embeds patches."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpeft.methods.method import Method
+
 PARTS = ('q', 'k', 'v')
 LEAVES = ('proj', 'fc1', 'fc2', 'patch_embed')
 
 
-class LoRA(nn.Module):
+class LoRA(Method):
     """Compute the low-rank change of a linear layer from the layer's input, ``alpha / rank * (x A^T) B^T``.
 
     In a fused projection each target has an A and a B of its own, and the other parts change by zero. The kernel of a
@@ -35,11 +39,9 @@ class LoRA(nn.Module):
     """
 
     sites = ('qkv',)
-    convolutions = ('patch_embed',)
-    needs_grid = False
-    needs_attention = False
     beside = True
-    no_decay = ()
+    takes_maps = True
+    folds = True
     place_option = 'targets'
 
     def __init__(
@@ -72,8 +74,8 @@ class LoRA(nn.Module):
         self.lora_B = nn.Parameter(torch.empty(out_features // len(self.enabled) * sum(self.enabled), rank))
         self.reset_parameters()
 
-    @staticmethod
-    def places(options: dict) -> dict[str, dict]:
+    @classmethod
+    def places(cls, options: Mapping[str, Any]) -> dict[str, dict]:
         """The sites that ``targets`` names, each with the options of the layer there.
 
         q, k and v are parts of the site ``qkv``; ``proj``, ``fc1``, ``fc2`` and ``patch_embed`` are sites themselves.

@@ -5,13 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpeft.methods.depthwise import convolution
+from mmpeft.methods.method import Method
 from mmpeft.methods.mona_function import MonaFunction
 from mmpeft.methods.mona_weights import Parameters
 
 INITS = ('trunc_normal', 'torch')
 
 
-class Mona(nn.Module):
+class Mona(Method):
     """Mix tokens over three depthwise kernels inside a bottleneck and add the result to the stream.
 
     ``z = gamma * norm(x) + gammax * x``; ``y = down(z)`` on the (H, W) grid;
@@ -41,9 +42,7 @@ class Mona(nn.Module):
     """
 
     sites = ('after_attn', 'after_ffn')
-    needs_grid = True
-    needs_attention = False
-    beside = False
+    reads = ('hw_shape',)
     no_decay = ('norm',)
     execution = ('lean',)  # how it computes, not what: no part of what a file of trained weights is for
 

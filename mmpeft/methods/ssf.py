@@ -5,16 +5,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
 from mmpeft.methods.affine import affine_gradients
+from mmpeft.methods.method import Method
 
 # Below this a scale divides away too much of what its gradient is computed from.
 SMALL = 0.01
 
 
-class SSF(nn.Module):
+class SSF(Method):
     """Scale and shift each channel, ``y = x * scale + shift``, starting near identity.
 
     The result keeps the dtype of ``x``, so that under autocast the host computes on as it would alone.
@@ -32,9 +32,8 @@ class SSF(nn.Module):
     """
 
     sites = ('patch_embed', 'patch_norm', 'norm1', 'qkv', 'proj', 'depthwise', 'norm2', 'fc1', 'fc2', 'output_norm')
-    needs_grid = False
-    needs_attention = False
-    beside = False
+    takes_maps = True
+    folds = True
     no_decay = ('scale', 'shift')
 
     def __init__(self, dim: int, channel_axis: int = -1) -> None:
@@ -73,7 +72,7 @@ class SSF(nn.Module):
 
     def _has_small_scales(self) -> bool:
         scale = self.scale.detach()
-        has_values = not isinstance(scale, FakeTensor)
+        has_values = type(scale) is Tensor  # not one of those for which costs are counted
         return has_values and bool(scale.abs().amin() < SMALL)
 
     def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

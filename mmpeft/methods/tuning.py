@@ -2,19 +2,9 @@
 
 from torch import nn
 
+from mmpeft.methods.method import Tuning
+
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-
-
-class Tuning:
-    """A choice of base parameters; ``trained`` names them.
-
-    Args of ``trained``: the backbone, and the names of its blocks in order.
-    """
-
-    sites = ()
-
-    def trained(self, backbone: nn.Module, blocks: list[str]) -> set[str]:
-        raise NotImplementedError
 
 
 class Frozen(Tuning):

@@ -1,13 +1,17 @@
 """VPT: prompts that join the tokens of a block."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpeft.methods.method import Method
 
-class VPT(nn.Module):
+
+class VPT(Method):
     """Return learned tokens that a block processes together with its own.
 
     The host inserts them after the class token. Deep: every block has prompts of its own, and what it makes of them
@@ -29,10 +33,6 @@ class VPT(nn.Module):
     """
 
     sites = ('input',)
-    needs_grid = False
-    needs_attention = False
-    beside = False
-    no_decay = ()
     place_option = 'deep'
 
     def __init__(
@@ -57,8 +57,8 @@ class VPT(nn.Module):
         self.prompts = nn.Parameter(torch.empty(num_prompts, dim))
         self.reset_parameters()
 
-    @staticmethod
-    def once(options: dict) -> bool:
+    @classmethod
+    def once(cls, options: Mapping[str, Any]) -> bool:
         """Whether one adapter, in the first of the chosen blocks, serves all blocks after it."""
         return not options.get('deep', True)
 

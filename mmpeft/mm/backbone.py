@@ -10,7 +10,8 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmpeft.freeze import freeze
-from mmpeft.inject import inject, options_of
+from mmpeft.inject import inject
+from mmpeft.methods.registration import METHODS, options_of
 from mmpeft.mm.weights.base import find_base
 from mmpeft.registry import MODELS
 
@@ -113,7 +114,7 @@ def wrapper_form(name: str, config: Mapping) -> dict:
             f'mmpeft.{name} takes the {stock} of the default scope, and none is set: call '
             "mmengine.registry.init_default_scope('mmdet') first, or use mmpeft.AdaptedBackbone with a scoped type."
         )
-    options = {key: config[key] for key in options_of(method) if key in config}
+    options = {key: config[key] for key in options_of(METHODS[method]) if key in config}
     outer = {key: config[key] for key in FLAGS if key in config}
     inner = {key: value for key, value in config.items() if key not in (*options, *outer)}
     owner = LENDERS[stock].get(scope.scope_name, scope.scope_name)

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 
 import torch
-from mmengine._strategy import DDPStrategy, SingleDeviceStrategy
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, STRATEGIES
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -42,12 +41,13 @@ def check_strategy(runner: Runner, hook: Hook) -> None:
     """
     name, strategy = type(hook).__name__, getattr(runner, 'strategy', None)
     # FSDPStrategy and DDPStrategy are subclasses.
-    if strategy is not None and not isinstance(strategy, SingleDeviceStrategy):
+    if strategy is not None and not isinstance(strategy, STRATEGIES.get('SingleDeviceStrategy')):
         raise RuntimeError(
             f'{name} works with {SUPPORTED}, not with {type(strategy).__name__}, which saves without asking hooks and '
             f'may split the model. Use one of these, or remove {name} from custom_hooks.'
         )
-    if isinstance(strategy, DDPStrategy) and any(isinstance(other, EMAHook) for other in runner.hooks):
+    averages = any(isinstance(other, EMAHook) for other in runner.hooks)
+    if averages and isinstance(strategy, STRATEGIES.get('DDPStrategy')):
         raise RuntimeError(
             f'{name} takes no EMAHook under {type(strategy).__name__}, whose checkpoints mmengine cannot average. '
             'Remove EMAHook, or use Runner, which averages under DDP.'

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpeft.checkpoint import AdapterFile, differences_of, read_adapters
-from mmpeft.inject import normal
+from mmpeft.methods.configs import normal
 from mmpeft.reading import UnreadableError, read_as_data
 
 # Counts of BatchNorm, in which runs of different length differ and which nothing reads in a trained model.

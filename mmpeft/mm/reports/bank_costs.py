@@ -19,7 +19,7 @@ from mmpeft.costs import PROCESS, peak_bytes, resident_bytes
 from mmpeft.freeze import is_adapter
 from mmpeft.mm.bank import load_bank, scope_of, task_config
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.reports.reporting import markdown
+from mmpeft.mm.reports.tables import markdown
 from mmpeft.mm.running.trained import load_trained
 
 MEGA = 1e6

@@ -12,12 +12,13 @@ from mmengine.utils import track_iter_progress
 from torch import nn
 
 from mmpeft.freeze import freeze, is_adapter
-from mmpeft.inject import inject, parse
+from mmpeft.inject import inject
 from mmpeft.measuring import Setting, Variant, largest_operations, measure
 from mmpeft.merge import merge
+from mmpeft.methods.configs import parse
 from mmpeft.mm.backbone import NAMED, wrapper_form
 from mmpeft.mm.checks import UserError, check_free, read_config, register_library
-from mmpeft.mm.reports.reporting import markdown, write_csv
+from mmpeft.mm.reports.tables import markdown, write_csv
 from mmpeft.plain import use_plain_forms
 
 

@@ -1,5 +1,6 @@
 """How much of the attention of a ViT goes to VPT's prompts."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmpeft.hosts.vit import Grid, ViTBackbone
+from mmpeft.hosts.call import current_call
+from mmpeft.hosts.vit import ViTBackbone
 from mmpeft.mm.checks import UserError, check_data
 from mmpeft.mm.reports.benchmarking import adapted
-from mmpeft.mm.reports.similarity import model_source, pretrained_backbone, some_images
+from mmpeft.mm.reports.sources import model_source, pretrained_backbone, some_images
 from mmpeft.mm.running.config import buildable_config
 from mmpeft.mm.running.trained import load_trained
 
@@ -88,7 +90,7 @@ def prompt_share(name: str, backbone: nn.Module, images: Iterable[Tensor]) -> Sh
     """
     if not isinstance(backbone, ViTBackbone):
         raise UserError(f'{name}: a {type(backbone).__name__} has no prompts among its tokens; VPT goes into a ViT.')
-    with _Watch(backbone.patch_embed.grid) as seen:
+    with _Watch() as seen:
         for image in images:
             backbone.eval()(image)
     if not seen.shares:
@@ -101,9 +103,9 @@ def prompt_share(name: str, backbone: nn.Module, images: Iterable[Tensor]) -> Sh
 class _Watch(TorchFunctionMode):
     """For each attention of a ViT to itself, the number of its prompts and the share that they get."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.grid, self.prompts, self.shares, self.even = grid, [], [], []
+        self.prompts, self.shares, self.even = [], [], []
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is F.scaled_dot_product_attention:
@@ -112,8 +114,8 @@ class _Watch(TorchFunctionMode):
 
     def _look(self, q: Tensor, k: Tensor) -> None:
         """Shape: ``(B, heads, N, C / heads)`` both; prompts stand between the class token and the patches."""
-        height, width = self.grid.hw_shape
-        first, last = self.grid.extra_tokens, k.shape[2] - height * width
+        call = current_call()
+        first, last = call.extra_tokens, k.shape[2] - math.prod(call.hw_shape)
         weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
         payers = torch.cat((weights[:, :, :first], weights[:, :, last:]), dim=2)
         self.prompts.append(last - first)

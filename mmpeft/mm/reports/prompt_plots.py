@@ -1,4 +1,4 @@
-"""A picture of the costs and of the attention in ``mmpeft.mm.reports.prompt_costs``."""
+"""A picture of what prompts cost and of the attention that they get."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from mmpeft.mm.reports.prompt_attention import Share
-from mmpeft.mm.reports.prompt_costs import LINEAR, OURS, Row
+from mmpeft.mm.reports.prompt_counts import LINEAR, OURS, Row
 from mmpeft.mm.reports.report_plots import new_figure
 
 PANELS = {

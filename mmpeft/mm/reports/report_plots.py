@@ -8,7 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mmpeft.measuring import Row
-from mmpeft.mm.reports.reporting import Costs, Run
+from mmpeft.mm.reports.costs import Costs
+from mmpeft.mm.reports.runs import Run
 
 PANELS = {
     'trainable': 'trainable in the backbone, M',

@@ -1,10 +1,10 @@
-"""A picture of the similarities in ``mmpeft.mm.reports.similarity``."""
+"""A picture of the similarities of ``mmpeft.mm.reports.features``."""
 
 import re
 from pathlib import Path
 
+from mmpeft.mm.reports.features import BASE, Similarities
 from mmpeft.mm.reports.report_plots import new_figure
-from mmpeft.mm.reports.similarity import BASE, Similarities
 
 
 def draw_similarities(found: Similarities, path: Path) -> None:

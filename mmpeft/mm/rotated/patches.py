@@ -7,13 +7,13 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from mmpeft.data.subsets import PATCH
 from mmpeft.mm.rotated.rotated_iou import rotated_nms
 
 # Copies of one object differ by rounding only, and hardly ever do two objects of a class overlap that far.
 SAME_OBJECT = 0.7
 # A lone number below it, or with a decimal point, is the scale of the image and not the size of the window.
 SMALLEST_WINDOW = 16
-PATCH = re.compile(r'(?P<image>.+?)__(?P<numbers>(?:\d+(?:\.\d+)?__){1,2})(?P<x>-?\d+)___(?P<y>-?\d+)')
 
 
 class Detections(NamedTuple):
@@ -62,7 +62,7 @@ def patch_of(name: str) -> Patch | None:
     ``P0001__0.5__824___0`` (rate, x, y), and both in one, ``P0001__0.5__1024__824___0``. mmrotate's own rates change
     the window and leave the image as it is, so that its names tell none.
     """
-    match = PATCH.fullmatch(name)
+    match = re.fullmatch(PATCH, name)
     if match is None:
         return None
     first, *rest = match['numbers'].rstrip('_').split('__')

@@ -4,58 +4,10 @@ from colorsys import hsv_to_rgb
 
 from mmrotate.datasets import DOTADataset
 
+from mmpeft.data.trees import STAR
 from mmpeft.registry import DATASETS
 
-CLASSES = (
-    'ship',
-    'boat',
-    'crane',
-    'goods_yard',
-    'tank',
-    'storehouse',
-    'breakwater',
-    'dock',
-    'airplane',
-    'boarding_bridge',
-    'runway',
-    'taxiway',
-    'terminal',
-    'apron',
-    'gas_station',
-    'truck',
-    'car',
-    'truck_parking',
-    'car_parking',
-    'bridge',
-    'cooling_tower',
-    'chimney',
-    'vapor',
-    'smoke',
-    'genset',
-    'coal_yard',
-    'lattice_tower',
-    'substation',
-    'wind_mill',
-    'cement_concrete_pavement',
-    'toll_gate',
-    'flood_dam',
-    'gravity_dam',
-    'ship_lock',
-    'ground_track_field',
-    'basketball_court',
-    'engineering_vehicle',
-    'foundation_pit',
-    'intersection',
-    'soccer_ball_field',
-    'tennis_court',
-    'tower_crane',
-    'unfinished_building',
-    'arch_dam',
-    'roundabout',
-    'baseball_diamond',
-    'stadium',
-    'containment_vessel',
-)
+CLASSES = tuple(STAR.split('|'))
 
 
 def _colour(index: int) -> tuple[int, ...]:

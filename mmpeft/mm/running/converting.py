@@ -16,8 +16,8 @@ from mmpeft.adapter_file import PYTORCH, write_safetensors
 from mmpeft.checkpoint import differences_of, save_adapters
 from mmpeft.freeze import adapted_backbones, is_adapter
 from mmpeft.hosts import Backbone
-from mmpeft.inject import full_options
 from mmpeft.layouts import CLASSIFIER_NORM, FRESH_SSF, HEAD, HEADS, SHARED, Layout, Move, find_layout
+from mmpeft.methods.configs import full_options
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.running.config import buildable_config
 from mmpeft.mm.weights.checkpoints import download, read_checkpoint

@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmpeft.mm.checks import UserError, check_data, check_device, evaluators, read_config, register_library
+from mmpeft.mm.private import loaded_from
 from mmpeft.mm.runners import bare_model
 from mmpeft.mm.running.config import add_companions, inject_at_build, list_hook, log_to, use_exact_resume
 from mmpeft.mm.running.holdout import hold_out
@@ -209,5 +210,5 @@ class _FitHook(Hook):
             file.check_model(model)
         elif model.state_dict().keys().isdisjoint(checkpoint.get('state_dict', checkpoint)):
             raise UserError(
-                f'{runner._load_from} is of another model: none of its tensors has a name that this one has.'
+                f'{loaded_from(runner)} is of another model: none of its tensors has a name that this one has.'
             )

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmpeft.adapter_file import KEY
 from mmpeft.checkpoint import AdapterFile, adapted_backbone, missing_base, write_adapters
+from mmpeft.mm.private import loaded_from, resumes
 from mmpeft.mm.runners import bare_model, bare_state, check_strategy, fill_base, is_sharded, whole_model, whole_state
 from mmpeft.mm.weights.loading import adapter_file_in
 from mmpeft.registry import HOOKS
@@ -41,9 +42,9 @@ class AdapterCheckpointHook(Hook):
         if not self._on:
             line = 'No adapter file is written: the base is random, and only whole checkpoints can bring it back.'
             print_log(line, 'current', logging.WARNING)
-        if not runner._resume:
+        if not resumes(runner):
             # An adapter file is no base: its own stays the base.
-            base = self._loaded.info.base if self._loaded else runner._load_from
+            base = self._loaded.info.base if self._loaded else loaded_from(runner)
             runner.message_hub.update_info(BASE, base)
             self._loaded = None
 

@@ -11,8 +11,9 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmpeft.freeze import is_adapter
-from mmpeft.inject import full_options, options_of
 from mmpeft.methods import METHODS
+from mmpeft.methods.configs import full_options
+from mmpeft.methods.registration import options_of
 from mmpeft.mm.backbone import NAMED
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.weights.checkpoints import check_resumable
@@ -118,7 +119,9 @@ def _methods_in(node: Any, key: str = '') -> Iterator[tuple[str, list[dict]]]:
     scope, _, name = str(node.get('type')).rpartition('.')
     if scope == 'mmpeft' and (name in NAMED or 'method' in node):
         if name in NAMED:
-            methods = [{'type': NAMED[name][0], **{k: node[k] for k in options_of(NAMED[name][0]) if k in node}}]
+            methods = [
+                {'type': NAMED[name][0], **{k: node[k] for k in options_of(METHODS[NAMED[name][0]]) if k in node}}
+            ]
         else:
             methods = [node['method']] if isinstance(node['method'], Mapping) else node['method']
         yield key, [full_options(method) if method['type'] in METHODS else dict(method) for method in methods]

@@ -12,6 +12,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from mmpeft.mm.checks import UserError
+from mmpeft.mm.private import resumes, update_val_interval
 from mmpeft.mm.runners import bare_model, is_sharded
 from mmpeft.mm.saving.resume import check_same_adapters, check_same_methods
 from mmpeft.random_state import random_state, set_random_state
@@ -53,7 +54,7 @@ class ExactResumeHook(Hook):
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if not runner._resume:
+        if not resumes(runner):
             return
         if is_sharded(runner):
             raise UserError(
@@ -110,9 +111,8 @@ class ExactResumeHook(Hook):
 def _validation_is_due(runner: Runner) -> bool:
     """What the stock loops ask after each epoch or iteration."""
     loop = runner.train_loop
-    if runner.val_loop is None or not hasattr(loop, '_decide_current_val_interval'):
+    if runner.val_loop is None or not update_val_interval(loop):
         return False
-    loop._decide_current_val_interval()
     by_iter = isinstance(loop, IterBasedTrainLoop)
     done, end = (loop.iter, loop.max_iters) if by_iter else (loop.epoch, loop.max_epochs)
     return done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)

@@ -8,11 +8,11 @@ from typing import Any
 from mmengine.config import Config
 
 from mmpeft.mm.checks import UserError, check_data
+from mmpeft.mm.reports.tables import markdown_table
 from mmpeft.mm.running.config import buildable_config
 from mmpeft.mm.running.holdout import hold_out, score_on_test
 from mmpeft.mm.soups.corruptions import CORRUPTIONS, corrupt_validation
 from mmpeft.mm.soups.scoring import CACHE, Scorer
-from mmpeft.mm.soups.soup_tables import table
 from mmpeft.mm.soups.work_dirs import last_weights
 from mmpeft.soups.ingredients import open_ingredients
 
@@ -71,7 +71,7 @@ def compare(
                 score = scorer.ensemble([opened[path].tensors for path in members], name)
             rows[name].append(f'{score:.4f}')
             tell(f'  {scorer.metric} {score:.4f}   {column}   {name}')
-    text = table((scorer.metric, *columns), list(rows.values()))
+    text = f'{markdown_table((scorer.metric, *columns), list(rows.values()))}\n'
     place.write_text(text, encoding='utf-8')
     return text
 

@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmpeft.adapter_file import KEY
 from mmpeft.files import hash_of
 from mmpeft.mm.checks import UserError
+from mmpeft.mm.private import loaded_from, resumes
 from mmpeft.mm.runners import bare_model, is_sharded
 from mmpeft.mm.running.holdout import heldout_dataset
 from mmpeft.mm.soups.heldout import check_no_leak, heldout_hash, image_names
@@ -34,10 +35,10 @@ class IngredientHook(Hook):
         self._resumed: dict[str, str | None] | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        if runner._resume:
+        if resumes(runner):
             self._resumed = checkpoint.get('meta', {}).get(KEY, dict(self._facts))
-        elif '://' not in runner._load_from and not is_sharded(runner) and _is_start(runner, checkpoint):
-            self._facts['start'] = hash_of(Path(runner._load_from).expanduser())
+        elif '://' not in loaded_from(runner) and not is_sharded(runner) and _is_start(runner, checkpoint):
+            self._facts['start'] = hash_of(Path(loaded_from(runner)).expanduser())
 
     def before_train(self, runner: Runner) -> None:
         if runner.cfg.get('heldout'):

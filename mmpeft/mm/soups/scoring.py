@@ -23,7 +23,8 @@ from mmpeft.fingerprint import fingerprint
 from mmpeft.freeze import adapted_backbones
 from mmpeft.methods import LoRA
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.reports.reporting import METRICS
+from mmpeft.mm.private import validate_by
+from mmpeft.mm.reports.runs import METRICS
 from mmpeft.mm.runners import bare_model
 from mmpeft.mm.running.progress import ScoringHook
 from mmpeft.mm.soups.data_state import data_state
@@ -64,9 +65,7 @@ class Scorer:
     def score_on(self, cfg: Config) -> None:
         """Score by the validation of another config of the same model from now on."""
         self._cfg = cfg
-        for key in ('dataloader', 'evaluator'):
-            setattr(self._runner, f'_val_{key}', deepcopy(cfg.get(f'val_{key}')))
-        self._runner._val_loop = deepcopy(cfg.get('val_cfg'))
+        validate_by(self._runner, deepcopy(cfg))
 
     def images(self) -> list[str]:
         """The names of the images that are scored."""
@@ -154,7 +153,7 @@ def load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 def losses(model: nn.Module, batch: Any) -> Mapping[str, Any]:
     """The training losses of a model of mm for a batch as data sets give it."""
-    return model._run_forward(model.data_preprocessor(batch, True), mode='loss')
+    return model(**model.data_preprocessor(batch, True), mode='loss')
 
 
 @contextmanager

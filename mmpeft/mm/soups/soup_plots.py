@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from mmpeft.mm.reports.report_plots import BLUE, new_figure
-from mmpeft.mm.soups.souping import Cooked
+from mmpeft.mm.soups.cooked import Cooked
 
 GRAY = '#8a8a8a'
 

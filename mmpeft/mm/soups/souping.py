@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmpeft.mm.checks import UserError, check_data
 from mmpeft.mm.running.config import buildable_config
 from mmpeft.mm.running.holdout import heldout_training_dataset, hold_out, score_on_test
+from mmpeft.mm.soups.cooked import Cooked, Mixed, State
 from mmpeft.mm.soups.heldout import heldout_hash
 from mmpeft.mm.soups.scoring import CACHE, FixedBatches, Scorer, load, losses
 from mmpeft.mm.soups.temperature import logits_head, losses_at
@@ -21,43 +22,6 @@ from mmpeft.soups.ingredients import open_ingredients
 from mmpeft.soups.writing import check_ending
 
 RECIPES = ('uniform', 'greedy', 'learned', 'last')
-State = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """A soup.
-
-    Attributes:
-        state_dict: Its weights.
-        score: Its score; None if nothing was scored.
-        ingredients: The files in it.
-        steps: For each candidate its score, that of the soup with it, and whether it stays.
-        shares: Of a learned soup how much of each candidate is in each group of tensors.
-        inverse_temperature: What the logits were multiplied by while it was learned; the soup itself has none.
-    """
-
-    state_dict: State
-    score: float | None
-    ingredients: Sequence[str]
-    steps: Sequence[Step]
-    shares: Mapping[str, Sequence[float]] | None = None
-    inverse_temperature: float = 1
-
-
-@dataclass(frozen=True)
-class Cooked:
-    """A soup that was written: by which recipe, what it is, the name of its score, and the files that were written."""
-
-    recipe: str
-    soup: Mixed
-    metric: str | None
-    files: Sequence[Path]
-
-    def __str__(self) -> str:
-        score = '' if self.soup.score is None else f', {self.metric} {self.soup.score:.4f}'
-        count = f'{len(self.soup.ingredients)} of {len(self.soup.steps) or len(self.soup.ingredients)}'
-        return f'{self.recipe} soup of {count} files{score}'
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""What a training left in its work dir: its config, its losses and its scores."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmpeft.mm.checks import UserError
+
+METRICS = ('coco/segm_mAP', 'coco/bbox_mAP', 'mIoU', 'dota/mAP', 'star/mAP', 'pascal_voc/mAP')
+
+
+@dataclass(frozen=True)
+class Run:
+    """The scalars that a work dir holds: the losses and the scores by their steps, and the name of the score."""
+
+    name: str
+    metric: str
+    losses: tuple[tuple[int, float], ...]
+    scores: tuple[tuple[int, float], ...]
+
+
+def read_run(work_dir: str | Path, metric: str | None = None) -> Run:
+    """The scalars of the newest training in a work dir.
+
+    Args:
+        work_dir: A folder that a training wrote.
+        metric: The score; by default the first that is found of the usual ones.
+
+    Raises:
+        UserError: There is no log, or it does not hold the score.
+    """
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not files:
+        raise UserError(f'{work_dir} holds no log of a training: no */vis_data/scalars.json.')
+    lines = [json.loads(line) for line in files[-1].read_text().splitlines() if line.strip()]
+    known = {name for line in lines for name in line}
+    metric = metric or next((name for name in METRICS if name in known), None)
+    if metric not in known:
+        raise UserError(
+            f'{files[-1]} has no score {metric or "of the usual names"}; it has {", ".join(sorted(known))}.'
+        )
+    losses = tuple((line['step'], line['loss']) for line in lines if 'loss' in line)
+    scores = tuple((line['step'], line[metric]) for line in lines if metric in line)
+    return Run(Path(work_dir).name, metric, losses, scores)
+
+
+def config_of(work_dir: str | Path) -> str:
+    """The config that a training left in its work dir.
+
+    Raises:
+        UserError: There is none, or more than one.
+    """
+    found = sorted(Path(work_dir).glob('*.py'))
+    if len(found) != 1:
+        raise UserError(f'{work_dir} holds {len(found)} configs, and a work dir has one.')
+    return str(found[0])

@@ -1,0 +1,83 @@
+"""Operators of torch that have no public name, for backward passes written by hand; each in one place.
+
+Autograd calls them itself. Their plain forms, which differentiate what is public, are in tests/test_operators.py.
+"""
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Layer norm over the last axis, and the mean and the inverse deviation of each row.
+
+    The statistics are those that ``layer_norm_backward`` reads on the same device: in half precision on a GPU they are
+    in fp32, on a CPU in the dtype of the weight.
+
+    Shape: ``(..., C), (C), (C) -> (..., C), (..., 1), (..., 1)``
+    """
+    return torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def layer_norm_backward(
+    grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, needs_x: bool = True
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Gradients of the input, the weight and the bias of ``layer_norm``.
+
+    Shape: ``(..., C), (..., C), (..., 1), (..., 1), (C), (C) -> (..., C), (C), (C)``
+    """
+    return aten.native_layer_norm_backward(grad, x, x.shape[-1:], mean, rstd, weight, bias, [needs_x, True, True])
+
+
+def batch_norm_backward(
+    grad: Tensor, x: Tensor, mean: Tensor, deviation: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and bias of a batch norm with this mean and deviation, in one pass over ``grad`` and ``x``.
+
+    Beside half precision, weight and statistics are given in fp32, as which CUDA's kernel reads them whatever they are.
+
+    Shape: ``(..., C), (..., C), (C), (C), (C) -> (C), (C)``
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    mean, deviation, weight = (tensor.to(dtype) for tensor in (mean, deviation, weight))
+    # As maps of height 1 and width 1 that are channels last in memory.
+    maps = (tensor.flatten(0, -2).T[None, :, :, None] for tensor in (grad, x))
+    wanted = [False, True, True]
+    return aten.native_batch_norm_backward(*maps, weight, None, None, mean, 1 / deviation, True, 0.0, wanted)[1:]
+
+
+def gelu_backward_(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient of the input of GELU, in the memory of ``grad``. Shape: ``(...), (...) -> (...)``."""
+    return aten.gelu_backward.grad_input(grad, x, grad_input=grad)
+
+
+def softmax_backward(grad: Tensor, y: Tensor) -> Tensor:
+    """The gradient of the input of a softmax over the last axis whose output is ``y``. Shape: ``(...) -> (...)``."""
+    return torch._softmax_backward_data(grad, y, -1, y.dtype)
+
+
+def softmax_backward_(grad: Tensor, y: Tensor) -> Tensor:
+    """The same, in the memory of ``grad``."""
+    return aten._softmax_backward_data.out(grad, y, -1, grad.dtype, grad_input=grad)
+
+
+def depthwise_backward(
+    grad: Tensor, x: Tensor, kernel: Tensor, padding: int, needs_kernel: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the input and the kernel of a depthwise convolution of stride 1.
+
+    Shape: ``(B, D, H, W), (B, D, H, W), (D, 1, K, K) -> (B, D, H, W), (D, 1, K, K)``
+    """
+    geometry = [1, 1], [padding] * 2, [1, 1], False, [0, 0], len(kernel)
+    wanted = [True, needs_kernel, False]
+    return aten.convolution_backward(grad, x, kernel, [len(kernel)], *geometry, wanted)[:2]
+
+
+def dropout_mask(like: Tensor, dropout: float) -> Tensor:
+    """Which elements dropout keeps, of the shape and on the device of ``like``, drawn as ``F.dropout`` draws there.
+
+    Shape: ``(...) -> (...)`` of bool, contiguous: what is drawn does not depend on how ``like`` lies in memory.
+    """
+    drawn = like if like.is_contiguous() else like.new_empty(like.shape)
+    return torch.native_dropout(drawn, dropout, True)[1]
