@@ -1,7 +1,8 @@
 """Save what training changed, and load it into a model of the same base after checking that it is."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -74,7 +75,7 @@ class AdapterFile:
         if base is None:
             self._check_base(backbone)
         else:
-            self.check_digests(base, 'that of the base that is given')
+            self.check_digests(base, 'the base that is given')
 
     def check_backbone(self, backbone: Backbone, prefix: str) -> None:
         """As ``check_model``, for a backbone alone whose tensors have names that begin with ``prefix``."""
@@ -92,7 +93,7 @@ class AdapterFile:
         host, methods = qualified_name(backbone.stock), _described(backbone)
         if self.info.host != host:
             raise WrongModelError(f'{self.path} is of adapters in a {self.info.host}; this backbone is a {host}.')
-        if [*map(normal, self.info.methods)] != methods:
+        if in_order(self.info.methods) != in_order(methods):
             raise WrongModelError(f'{self.path} is of {self.info.methods}; this backbone carries {methods}.')
         other = sorted(base_names(backbone) ^ self.info.digests.keys())
         if other:
@@ -107,7 +108,7 @@ class AdapterFile:
 
     def _check_base(self, backbone: Backbone) -> None:
         if not missing_base(backbone):
-            self.check_digests(base_tensors(backbone), 'that of this backbone')
+            self.check_digests(base_tensors(backbone), 'this backbone')
             return
         if backbone.find_base is not None:
             backbone.find_base(backbone, self)  # which checks what it finds
@@ -261,6 +262,11 @@ def load_adapters(model: nn.Module, path: str | Path, *, fetch_base: bool = Fals
     file.check_model(model)
     model.load_state_dict(file.tensors, strict=False)
     return file.info
+
+
+def in_order(methods: Iterable[Mapping]) -> list[dict]:
+    """The configs of methods with all their options in the one way in which they are compared."""
+    return sorted(map(normal, methods), key=lambda method: json.dumps(method, sort_keys=True, default=repr))
 
 
 def _described(backbone: Backbone) -> list[dict]:

@@ -58,7 +58,7 @@ def _check(backbone: Backbone, file: AdapterFile, place: str) -> None:
     missing = missing_base(backbone)
     if missing:
         raise ValueError(f'it gives no {listed(missing)}.')
-    file.check_digests(base_tensors(backbone), f'that of {place}')
+    file.check_digests(base_tensors(backbone), place)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,9 @@ def state_in(checkpoint: Mapping, place: str) -> dict[str, Tensor]:
     found = state.items() if isinstance(state, Mapping) else ()
     tensors = {name: value for name, value in found if isinstance(name, str) and torch.is_tensor(value)}
     if not tensors:
-        raise UserError(f'{place} is no checkpoint of a model: it holds {_describe(checkpoint)} and no state dict.')
+        raise UserError(
+            f'{place} is no checkpoint of a model: it holds {_describe(checkpoint)} and no tensors by name.'
+        )
     return tensors
 
 
