@@ -114,6 +114,34 @@ def category(number):
 CLASS, OUT, OVER = 'class names that differ', 'objects wholly outside', 'objects that reach over the edge'
 UNREAD, NO_AREA, EMPTY = 'annotations that cannot be read', 'boxes without an area', 'images without objects'
 NO_FILE, RANGE, SIZE = 'images without their annotation file', 'label maps with values above', 'images of another size'
+EMPTY_BOX, ENCODING, TEXT = 'objects without an area', 'files that are not plain UTF-8', 'numbers given as text'
+LACKS, ORDER = 'annotations without a key', 'class names in another order'
+
+
+def every(**changes):
+    return coco(lambda content: [entry.update(changes) for entry in content['annotations']])
+
+
+def first(**changes):
+    return coco(lambda content: content['annotations'][0].update(changes))
+
+
+def lacking(key):
+    return coco(lambda content: content['annotations'][0].pop(key))
+
+
+def recoded(path, encoding):
+    return lambda root: (root / path).write_text((root / path).read_text(), encoding=encoding)
+
+
+def category_named(name):
+    return coco(lambda content: content['categories'][1].update(name=name))
+
+
+def swapped(content):
+    content['categories'][:2] = content['categories'][1::-1]
+
+
 DAMAGE = [
     ('coco', category(99), CLASS, r'category id 99 \(1 objects'),
     ('coco', coco(lambda c: c['categories'][0].update(name='Person')), CLASS, r'Person \(1 objects, perhaps person\)'),
@@ -136,10 +164,37 @@ DAMAGE = [
     ('coco', coco(lambda c: c['images'][0].pop('width')), UNREAD, "lacks or misstates 'width'"),
     ('coco', text(FIRST['coco'].annotations, '{"images'), UNREAD, 'is no COCO json'),
     ('coco', text(FIRST['coco'].annotations, '[]'), UNREAD, 'is no COCO json'),
+    ('coco', first(id=1), 'annotations with the id of another', 'id 1 2 times'),
+    ('coco', category_named('person'), 'categories with the id or the name', "name 'person'"),
+    ('coco', lacking('area'), LACKS, 'area of annotation 0 in 0.jpg'),
+    ('coco', lacking('iscrowd'), LACKS, 'iscrowd of annotation 0 in 0.jpg'),
+    ('coco', lacking('id'), LACKS, 'id of annotation number 0 in 0.jpg'),
+    ('coco', first(area=0), 'objects whose area is given as 0', 'annotation 0 in 0.jpg'),
+    ('coco', every(iscrowd=1), 'no object that is left', r'instances_train2017.json \(4 crowds\)'),
+    ('coco', every(ignore=1), 'no object that is left', r'\(4 marked ignore\)'),
+    ('coco', every(bbox=[0.1, 0.1, 0.3, 0.4]), 'no object that is left', r'\(4 less than 1 px wide or high\)'),
+    ('coco', first(bbox=['4', 4, 10, 12]), TEXT, 'bbox of annotation 0 in 0.jpg'),
+    ('coco', first(area='120', iscrowd='0'), TEXT, 'area and iscrowd of annotation 0 in 0.jpg'),
+    ('coco', first(bbox=[float('nan'), 4, 10, 12]), TEXT, 'bbox of annotation 0 in 0.jpg'),
+    ('coco', first(category_id='1'), CLASS, r'category id 1 \(1 objects'),
+    ('coco', coco(lambda c: c['images'][0].update(width='32')), TEXT, "width '32', height 32 of 0.jpg"),
+    ('coco', recoded(FIRST['coco'].annotations, 'utf-8-sig'), ENCODING, 'begins with a byte order mark'),
+    ('coco', recoded(FIRST['coco'].annotations, 'utf-16'), ENCODING, 'is UTF-16'),
+    ('coco', coco(swapped), ORDER, r"set classes=\('bicycle', 'person', 'car'"),
+    ('coco', category_named('bike'), 'class names that the json does not list', "'bicycle'; the json lists .*'bike'"),
+    (
+        'voc',
+        text('VOC2007/ImageSets/Main/trainval.txt', '0 1\n1 1\n'),
+        UNREAD,
+        "more or less than a name, such as '0 1'",
+    ),
+    ('voc', text('VOC2007/ImageSets/Main/trainval.txt', '0\n1\n\n'), UNREAD, '1 lines of trainval.txt'),
+    ('voc', box('bird', 'nan', 1, 9, 9), UNREAD, '0.xml'),
+    ('voc', text('VOC2007/Annotations/0.xml', XML[0].format('<object><name>cat</name></object>')), UNREAD, '0.xml'),
     ('voc', box('aeroplan', 1, 1, 9, 9), CLASS, r'aeroplan \(1 objects, perhaps aeroplane\)'),
     ('voc', box('bird', 40, 1, 50, 9), OUT, 'bird in 0'),
     ('voc', box('bird', 1, 1, 50, 9), OVER, 'bird in 0'),
-    ('voc', box('bird', 9, 1, 9, 9), NO_AREA, '0'),
+    ('voc', box('bird', 9, 1, 9, 9), EMPTY_BOX, 'bird in 0'),
     ('voc', box('bird', 'a', 1, 9, 9), UNREAD, '0.xml'),
     ('voc', text('VOC2007/Annotations/0.xml', '<annotation>'), UNREAD, '0.xml'),
     ('voc', text('VOC2007/Annotations/0.xml', XML[0].format('')), EMPTY, '0'),
@@ -148,6 +203,7 @@ DAMAGE = [
     ('voc', text('VOC2007/ImageSets/Main/trainval.txt', ''), 'nothing in it', 'trainval.txt'),
     ('voc', text('VOC2007/ImageSets/Main/trainval.txt', '0\n0\n1\n'), 'images listed twice', '1 names in trainval'),
     ('ade20k', label_map(np.full((32, 32), 151, np.uint8)), RANGE, r'0.png \(151\)'),
+    ('ade20k', label_map(np.full((32, 32), 300, np.uint16)), 'label maps with values that', '300 read as 44'),
     ('ade20k', label_map(np.zeros((32, 32, 3), np.uint8)), UNREAD, '0.png has pixels of kind RGB'),
     ('ade20k', label_map(np.ones((9, 32), np.uint8)), SIZE, r'0.jpg .32 x 32 px, not 32 x 9 px'),
     ('ade20k', label_map(np.zeros((32, 32), np.uint8)), EMPTY, '0'),
@@ -159,6 +215,10 @@ DAMAGE = [
     ('dota', quad('1 1 49 1 49 9 1 9 ship 0'), OVER, 'ship in 0'),
     ('dota', quad('nan 1 9 1 9 9 1 9 ship 0'), OUT, 'ship in 0'),
     ('dota', quad('1 1 9 1 9 9 ship 0'), UNREAD, '0.txt, line 1'),
+    ('dota', quad('1 1 9 1 9 1 1 1 ship 0'), EMPTY_BOX, 'ship in 0'),
+    ('dota', quad('1 1 9 1 9 9 1 9 ship'), LACKS, 'difficulty in 1 lines of 0.txt'),
+    ('dota', quad('1 1 9 1 9 9 1 9 ship 0.5'), UNREAD, '0.txt, line 1'),
+    ('dota', recoded('train/labelTxt/0.txt', 'utf-8-sig'), ENCODING, '0.txt begins with a byte order mark'),
     ('dota', quad(''), EMPTY, '0'),
     ('dota', lambda root: (root / 'train/labelTxt/0.txt').unlink(), NO_FILE, '0'),
     ('dota', lambda root: (root / 'train/images/0.jpg').unlink(), 'image files that are missing', '0.png'),

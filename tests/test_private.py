@@ -15,7 +15,7 @@ from tiny import SWIN, runner_config
 from torch import nn
 
 from mmpeft.fingerprint import SHARD_MARKS
-from mmpeft.hosts.backbone import MM_CHECKPOINTING, MM_INITIALISERS
+from mmpeft.hosts.names import CHECKPOINTING, INITIALISERS
 from mmpeft.mm.private import loaded_from, resumes, validate_by
 from mmpeft.mm.saving.checkpoint_hook import CheckpointHook
 
@@ -74,10 +74,10 @@ def test_mmengines_initialisers_and_checkpoints_are_known_by_their_modules():
     applied, layer = [], nn.Linear(2, 2)
     layer.apply = lambda fn: applied.append(fn.__module__)
     initialize(layer, dict(type='Constant', layer='Linear', val=1.0))
-    assert applied == [MM_INITIALISERS]
+    assert applied == [INITIALISERS]
     model = nn.Sequential(nn.Linear(2, 2))
     turn_on_activation_checkpointing(model, '0')
-    assert vars(model[0])['forward'].__globals__['__name__'] == MM_CHECKPOINTING
+    assert vars(model[0])['forward'].__globals__['__name__'] == CHECKPOINTING
 
 
 def test_mmengines_modules_are_initialised_again_when_told_so():

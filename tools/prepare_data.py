@@ -8,7 +8,8 @@ from mmpeft.data.check import check_tree
 from mmpeft.data.prepare import make_holdout, make_subset, split_data_set
 from mmpeft.data.splitting import GRAY, Cut
 from mmpeft.data.trees import TREES, tree_of
-from mmpeft.mm.running.cli import one_line_errors
+from mmpeft.mm.running.checking import check_config
+from mmpeft.mm.running.cli import add_cfg_options, one_line_errors
 
 PART = 'part of the data set, such as train; NAME=ANNOTATIONS:IMAGES, under ROOT, for one of your own'
 
@@ -18,8 +19,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
 
     check = commands.add_parser('check', help='say what is missing or wrong; fails if anything is')
-    check.add_argument('format', choices=TREES)
-    check.add_argument('root', type=Path, help='folder of the data set')
+    check.add_argument('format', choices=TREES, nargs='?')
+    check.add_argument('root', type=Path, nargs='?', help='folder of the data set')
+    check.add_argument('--config', help='instead: judge all that a config reads, by its own loaders, classes and heads')
+    add_cfg_options(check)
     check.add_argument('--part', nargs='+', default=(), help=f'{PART}; default: all')
     check.add_argument(
         '--classes', nargs='+', help='class names of your own data; for label maps, as many as there are'
@@ -63,10 +66,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             help='start of a name that images of one source share (default: of one patched image)',
         )
         command.add_argument('--seed', type=int, default=0, help='other seeds choose other images (default: 0)')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.command == 'check' and bool(args.config) == bool(args.root):
+        check.error('give a format and a folder, or a config with --config')
+    return args
 
 
 def run_check(args: argparse.Namespace) -> None:
+    if args.config:
+        for line in check_config(args.config, args.cfg_options, args.decode):
+            print(line, flush=True)
+        return
     report = check_tree(args.format, args.root, tree_of(args.format, args.part, args.classes), args.decode)
     print(report)
     if report.problems:

@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mmpeft.data.records import NO_ANNOTATION, UNREADABLE_ANNOTATION, Record, read_part
+from mmpeft.data.kinds import NO_ANNOTATION, UNREADABLE_ANNOTATION
+from mmpeft.data.reading import read_part
+from mmpeft.data.records import Record
 from mmpeft.data.splitting import Cut, largest_image, memory, split_folders
 from mmpeft.data.subsets import choose_fraction, choose_heldout, choose_shots, group_by_source
 from mmpeft.data.trees import Part, missing_files, tree_of
@@ -95,13 +97,13 @@ def make_holdout(
 
 def _read(format: str, root: Path, part: str | None) -> tuple[Part, list[Record]]:
     found = tree_of(format, [part] if part else ()).parts[0]
-    records = read_part(format, root, found)
+    contents = read_part(format, root, found)
+    records = contents.records
     if not found.annotations or not records:
         raise ValueError(f'{found.name} of {root} holds no annotated images to choose from.')
-    for record in records:
-        for kind, where in record.problems:
-            if kind in (NO_ANNOTATION, UNREADABLE_ANNOTATION):
-                raise ValueError(f'{found.name} of {root} has {kind}: {where}. The check lists all that is wrong.')
+    for kind, where in [*contents.problems, *(problem for record in records for problem in record.problems)]:
+        if kind in (NO_ANNOTATION, UNREADABLE_ANNOTATION):
+            raise ValueError(f'{found.name} of {root} has {kind}: {where}. The check lists all that is wrong.')
     return found, records
 
 

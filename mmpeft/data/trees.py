@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmpeft.data.loaders import Loader
+
 COCO = (
     'person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|stop sign|parking meter|'
     'bench|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|backpack|umbrella|handbag|tie|suitcase|frisbee|'
@@ -44,12 +46,14 @@ class Part:
             None where the part comes without.
         images: The folder of images; for VOC the one that holds JPEGImages and Annotations.
         count: The images of the published part; None where that is not known.
+        loader: How it will be read.
     """
 
     name: str
     annotations: str | None
     images: str
     count: int | None = None
+    loader: Loader = Loader()
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmpeft.data.coco import read_json
 from mmpeft.data.quads import is_header
-from mmpeft.data.records import Record, read_json
+from mmpeft.data.records import Record
 from mmpeft.data.trees import Part
 from mmpeft.files import write_atomically
 

@@ -10,8 +10,7 @@ from mmpeft.hosts.call import Call, opened
 from mmpeft.hosts.initialising import Initialised
 from mmpeft.hosts.loading import Loading
 from mmpeft.hosts.modes import Modes
-
-MM_CHECKPOINTING = 'mmengine.runner.activation_checkpointing'
+from mmpeft.hosts.names import CHECKPOINTING
 
 
 class Backbone(Modes, Initialised, Loading):
@@ -63,7 +62,7 @@ class Backbone(Modes, Initialised, Loading):
     def _check_checkpointing(self) -> None:
         for name, module in self.named_modules():
             forward = vars(module).get('forward')
-            if getattr(forward, '__globals__', {}).get('__name__') == MM_CHECKPOINTING:
+            if getattr(forward, '__globals__', {}).get('__name__') == CHECKPOINTING:
                 raise RuntimeError(
                     f'activation_checkpointing wraps {name or "the backbone"} in a re-entrant checkpoint, in which '
                     'adapters behind a frozen input get no gradient. Remove it from the config and set with_cp=True '

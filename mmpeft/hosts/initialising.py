@@ -6,8 +6,7 @@ from torch import nn
 
 from mmpeft.hosts.base import KnowsBase
 from mmpeft.hosts.host import adapters_of, hidden_adapters, start
-
-MM_INITIALISERS = 'mmengine.model.weight_init'
+from mmpeft.hosts.names import INITIALISERS
 
 
 class Initialised(KnowsBase):
@@ -56,7 +55,7 @@ class Initialised(KnowsBase):
 
     def apply(self, fn: Callable[[nn.Module], None]) -> nn.Module:
         """As ``nn.Module.apply``; the initialisers of an ``init_cfg`` do not reach the adapters."""
-        if getattr(fn, '__module__', None) != MM_INITIALISERS:
+        if getattr(fn, '__module__', None) != INITIALISERS:
             return super().apply(fn)
         if self._drawable():
             with hidden_adapters(self):

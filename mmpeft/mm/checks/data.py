@@ -1,29 +1,55 @@
-"""Look for the data sets of a config before weights are downloaded and a model is built."""
+"""Look at the data sets of a config before weights are downloaded and a model is built."""
 
+import logging
 import os
+from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
+from mmpeft.data import kinds
+from mmpeft.data.check import check_part
+from mmpeft.data.class_names import same_order
+from mmpeft.data.findings import PartReport
 from mmpeft.mm.checks.errors import UserError
-from mmpeft.mm.checks.reading import evaluators, leaves
+from mmpeft.mm.checks.heads import check_heads
+from mmpeft.mm.checks.parts import described
+from mmpeft.mm.checks.reading import evaluators, leaves, type_name
+
+AT_MOST = 500  # images of a part whose heads are read before training: a second or two
+SHOWN = 3  # kinds of problems in one line
+SAID = (kinds.LOOKS, kinds.NOT_CHOSEN)  # notes that a run is told
 
 
 def check_data(cfg: Config, *splits: str) -> None:
-    """Refuse data sets whose files are not there, before weights are downloaded and a model is built.
+    """Refuse data sets that the config cannot be trained or scored on, as far as can be seen in seconds.
+
+    Files that are missing, annotations that the loaders of the config cannot read or leave nothing of, class names and
+    heads that do not fit them. All annotations are looked at, in the first process, and the first 500 images of each
+    part.
 
     Args:
         cfg: A config; the paths in it are relative to the current folder.
         splits: Which of ``train``, ``val`` and ``test`` will be used.
 
     Raises:
+        UserError: It names the key of the config and what is wrong.
+    """
+    check_files(cfg, *splits)
+    for report in check_parts(cfg, splits, at_most=AT_MOST):
+        _refuse(report)
+
+
+def check_files(cfg: Config, *splits: str) -> None:
+    """Refuse data sets whose files are not there.
+
+    Raises:
         UserError: Files or folders are missing; it says which layout is expected.
     """
     for split in splits:
-        loader = cfg.get(f'{split}_dataloader')
-        if isinstance(loader, dict) and 'dataset' in loader:
-            for key, dataset in leaves(f'{split}_dataloader.dataset', loader['dataset']):
-                _check_dataset(key, dataset)
+        for key, dataset in _datasets(cfg, split):
+            _check_files(key, dataset)
         for evaluator in evaluators(cfg, split):
             ann_file = evaluator.get('ann_file')
             if isinstance(ann_file, str) and _is_missing(ann_file):
@@ -33,9 +59,68 @@ def check_data(cfg: Config, *splits: str) -> None:
                 )
 
 
-def _check_dataset(key: str, dataset: dict) -> None:
-    if dataset.get('backend_args'):  # not on this file system
+def check_parts(
+    cfg: Config, splits: Sequence[str], decode: bool = False, at_most: int | None = None
+) -> Iterator[PartReport]:
+    """What is found in each data set of ``splits`` whose kind is known, named by its key.
+
+    Args:
+        cfg: A config whose library is registered.
+        splits: Of ``train``, ``val`` and ``test``.
+        decode: Decode every image.
+        at_most: Look at no more image files of a part than that.
+
+    Raises:
+        UserError: The classes are no tuple, or the heads do not fit them.
+    """
+    first: list[PartReport] = []
+    for split in splits:
+        for key, dataset in _datasets(cfg, split):
+            known = described(cfg, split, key, dataset)
+            if known is None:
+                continue
+            check_heads(cfg, key, dataset, known.names)
+            if _is_first_process() and not _for_a_server(cfg, split):
+                classes, labels = known.classes, known.labels
+                report = check_part(known.format, known.root, known.part, classes, decode, labels, at_most)
+                same_order([*first[:1], report])
+                first += [report] if known.format == 'coco' else []
+                yield report
+
+
+def _datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
+    loader = cfg.get(f'{split}_dataloader')
+    if isinstance(loader, dict) and 'dataset' in loader:
+        for key, dataset in leaves(f'{split}_dataloader.dataset', loader['dataset']):
+            if not dataset.get('backend_args'):  # on this file system
+                yield key, dataset
+
+
+def _refuse(report: PartReport) -> None:
+    for kind in SAID:
+        for where in report.problems.get(kind, ()):
+            print_log(f'{report.name}: {kind}: {where}', 'current', logging.WARNING)
+    if not report.count:
         return
+    found = [line.removeprefix('PROBLEM: ') for line in report.lines() if line.startswith('PROBLEM')]
+    more = f'; and {len(found) - SHOWN} more kinds' if len(found) > SHOWN else ''
+    raise UserError(
+        f'{report.name}: {"; ".join(found[:SHOWN])}{more}. All that is wrong: '
+        'python tools/prepare_data.py check --config CONFIG.'
+    )
+
+
+def _is_first_process() -> bool:
+    """Asked before mmengine has set up the processes; the launcher ends them all when the first one fails."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+
+
+def _for_a_server(cfg: Config, split: str) -> bool:
+    """Whether the data have no annotations to be scored by."""
+    return any(evaluator.get('format_only') for evaluator in evaluators(cfg, split))
+
+
+def _check_files(key: str, dataset: dict) -> None:
     root = dataset.get('data_root') or ''
     if str(dataset.get('type')).startswith('mmpeft.'):
         prepare = getattr(DATASETS.get(dataset['type']), 'prepare', None)
@@ -48,7 +133,7 @@ def _check_dataset(key: str, dataset: dict) -> None:
     if missing:
         raise UserError(
             f'Data not found: {", ".join(missing)} (seen from {os.getcwd()}). '
-            f'{dataset.get("type")} expects in {root or "the current folder"}: {", ".join(expected)}. '
+            f'{type_name(dataset.get("type"))} expects in {root or "the current folder"}: {", ".join(expected)}. '
             f'Put the data there, or say where it is with --cfg-options {key}.data_root=FOLDER.'
         )
 

@@ -89,6 +89,11 @@ def leaves(key: str, dataset: Any) -> Iterator[tuple[str, dict]]:
         yield key, dataset
 
 
+def type_name(kind: Any) -> str:
+    """The bare name of a type in a config, given as a name with or without a scope, or as the class itself."""
+    return (kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))).rpartition('.')[2]
+
+
 @contextmanager
 def _without_adverts() -> Iterator[None]:
     """Drop the lines about OneDL, an optional service, that the libraries print when they are imported."""

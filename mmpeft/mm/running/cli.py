@@ -25,13 +25,7 @@ class Options(DictAction):
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that training and testing have in common; they are those of the OpenMMLab tools."""
     parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/<config name>)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=Options,
-        metavar='KEY=VALUE',
-        help='override keys of the config, such as train_dataloader.batch_size=4; lists as key="[a,b]"',
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -39,6 +33,17 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='starter of several processes',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that overrides keys of a config."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=Options,
+        metavar='KEY=VALUE',
+        help='override keys of the config, such as train_dataloader.batch_size=4; lists as key="[a,b]"',
+    )
 
 
 def set_local_rank(rank: int) -> None:

@@ -1,0 +1,6 @@
+"""Names of mmengine by which hosts know what it does; tests/test_private.py tells which of them is gone."""
+
+# The module of the functions that an `init_cfg` applies to every layer.
+INITIALISERS = 'mmengine.model.weight_init'
+# The module of the forward that mmengine's activation checkpointing puts in the place of a layer's own.
+CHECKPOINTING = 'mmengine.runner.activation_checkpointing'
