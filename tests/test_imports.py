@@ -28,6 +28,7 @@ ORDER = [
     'fingerprint',
     'contents',
     'adapter_file',
+    'opened_file',
     'checkpoint',
     'bank',
     'soups',

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmpeft.checkpoint import AdapterFile, differences_of, in_order, read_adapters
+from mmpeft.contents import differences_of
+from mmpeft.opened_file import AdapterFile, in_order, read_adapters
 from mmpeft.reading import UnreadableError, read_as_data
 
 # Counts of BatchNorm, in which runs of different length differ and which nothing reads in a trained model.

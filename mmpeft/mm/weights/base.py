@@ -12,12 +12,13 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
 from mmpeft.adapter_file import TIMM, WrongBaseError
-from mmpeft.checkpoint import AdapterFile, missing_base
+from mmpeft.contents import missing_base
 from mmpeft.fingerprint import base_names, base_tensors
 from mmpeft.freeze import is_adapter
 from mmpeft.hosts import Backbone
 from mmpeft.mm.weights.checkpoints import checkpoints_as_data, state_in
 from mmpeft.mm.weights.sources import fetch_base
+from mmpeft.opened_file import AdapterFile
 from mmpeft.report import listed
 
 # What a stock class or a reader may make of a file with whatever content.

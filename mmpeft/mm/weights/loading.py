@@ -9,8 +9,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from mmpeft.adapter_file import KEY, AdapterInfo, parse, read_safetensors
-from mmpeft.checkpoint import AdapterFile
 from mmpeft.mm.weights.sources import fetch
+from mmpeft.opened_file import AdapterFile
 
 
 @CheckpointLoader.register_scheme(prefixes=r'(?!https?://).*\.safetensors$')
