@@ -292,6 +292,16 @@ def test_what_was_fetched_and_is_not_the_base_does_not_stay(content, tmp_path, w
     assert web.asked == [URL] and not kept(tmp_path) and model.backbone.missing
 
 
+def test_a_base_from_an_address_that_another_process_cannot_use_is_not_taken_over(tmp_path, web, monkeypatch):
+    _, path = web
+    answers = [None, None, 'base.pth is damaged']  # of the other process: fetched by the first, there, and looked at
+    monkeypatch.setattr('mmpeft.mm.together.all_gather_object', lambda text: [text, answers.pop(0)])
+    model = without_base()
+    with pytest.raises(mmpeft.BaseNotFoundError):
+        mmpeft.load_adapters(model, path, fetch_base=True)
+    assert not answers and model.backbone.missing
+
+
 def test_a_base_that_only_the_file_names_comes_by_https_alone(tmp_path, web):
     web, path = web
     plain = rewritten(path, info=dict(base=URL.replace('https', 'http')))

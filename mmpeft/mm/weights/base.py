@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mmpeft.contents import missing_base
 from mmpeft.fingerprint import base_names, base_tensors
 from mmpeft.freeze import is_adapter
 from mmpeft.hosts import Backbone
+from mmpeft.mm.together import in_all
 from mmpeft.mm.weights.checkpoints import checkpoints_as_data, state_in
 from mmpeft.mm.weights.sources import fetch_base
 from mmpeft.opened_file import AdapterFile
@@ -29,9 +31,10 @@ def find_base(backbone: Backbone, file: AdapterFile) -> None:
     """Load the base of ``file`` into ``backbone`` from where the config or else the file itself says.
 
     Each candidate is loaded into a copy, compared, and only then taken over: a place that does not exist or holds
-    another base is passed over with a line in the log, and the backbone is as it was. Files are read as data. From
-    another machine what only the file names is fetched if the file ``may_fetch``. The backbone may ask for more of the
-    base than the file knows, whose task may train the rest.
+    another base is passed over with a line in the log, and the backbone is as it was. Files are read as data. What only
+    the file names is fetched from another machine if the file ``may_fetch``; what an address gives is taken over by
+    all processes or by none. The backbone may ask for more of the base than the file knows, whose task may train the
+    rest.
 
     Raises:
         WrongBaseError: What was found is another base.
@@ -39,10 +42,9 @@ def find_base(backbone: Backbone, file: AdapterFile) -> None:
     wrong = None
     for candidate in _candidates(file, backbone.pretrained_cfg):
         aside = copy.deepcopy(backbone)
+        look = partial(_look, candidate, aside, file)
         try:
-            with checkpoints_as_data():
-                candidate.load(aside)
-            _check(aside, file, candidate.place)
+            in_all(look) if '://' in candidate.place else look()
         except UNUSABLE as error:
             print_log(f'No base for {file.path} from {candidate.place}: {error}', 'current', logging.WARNING)
             candidate.forget()
@@ -55,13 +57,6 @@ def find_base(backbone: Backbone, file: AdapterFile) -> None:
         raise wrong
 
 
-def _check(backbone: Backbone, file: AdapterFile, place: str) -> None:
-    missing = missing_base(backbone)
-    if missing:
-        raise ValueError(f'it gives no {listed(missing)}.')
-    file.check_digests(base_tensors(backbone), place)
-
-
 @dataclass(frozen=True)
 class Candidate:
     """A place where the base may be, what loads it from there into a backbone, and what forgets a copy of it."""
@@ -69,6 +64,16 @@ class Candidate:
     place: str
     load: Callable[[Backbone], None]
     forget: Callable[[], None] = lambda: None
+
+
+def _look(candidate: Candidate, aside: Backbone, file: AdapterFile) -> None:
+    """Load a candidate and refuse it if it is not the base of ``file``."""
+    with checkpoints_as_data():
+        candidate.load(aside)
+    missing = missing_base(aside)
+    if missing:
+        raise ValueError(f'it gives no {listed(missing)}.')
+    file.check_digests(base_tensors(aside), candidate.place)
 
 
 def _candidates(file: AdapterFile, init_cfg: Mapping | None) -> Iterator[Candidate]:
