@@ -40,7 +40,6 @@ ORDER = [
 ]
 ORDER_IN_MM = [
     'private',
-    'processes',
     'checks',
     'together',
     'weights',

@@ -13,8 +13,8 @@ from torch import nn
 
 from mmpeft.freeze import adapted_backbones, count_parameters, is_adapter
 from mmpeft.mm.backbone import FLAGS, adapt_backbone, wrap_backbone
-from mmpeft.mm.processes import failing_together
 from mmpeft.mm.runners import bare_model, check_strategy, is_sharded, optim_wrappers, whole_model
+from mmpeft.mm.together import in_all
 from mmpeft.mm.weights.loading import adapter_file_in
 from mmpeft.registry import HOOKS
 from mmpeft.report import report
@@ -93,8 +93,7 @@ class AdapterReportHook(Hook):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        with failing_together():
-            self._check_gradients(bare_model(runner))
+        in_all(lambda: self._check_gradients(bare_model(runner)))
 
     def _check_gradients(self, model: nn.Module) -> None:
         owners = tuple(f'{name}.' if name else '' for name in adapted_backbones(model))

@@ -8,10 +8,10 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmrotate.evaluation.functional.mean_ap import print_map_summary
 
-from mmpeft.mm.processes import failing_together
 from mmpeft.mm.rotated.dota_files import read_labels, write_task1
 from mmpeft.mm.rotated.patches import Detections, Truth, merge_detections, merge_truths, patch_of
 from mmpeft.mm.rotated.rotated_ap import class_results, mean_ap
+from mmpeft.mm.together import in_all
 from mmpeft.registry import METRICS
 
 
@@ -87,10 +87,12 @@ class MergedDOTAMetric(BaseMetric):
     def evaluate(self, size: int) -> dict[str, float]:
         self._error = None
         scores = super().evaluate(size)
-        with failing_together():
-            if self._error is not None:
-                raise self._error
+        in_all(self._fail)
         return scores
+
+    def _fail(self) -> None:
+        if self._error is not None:
+            raise self._error
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         # The first process computes and the others wait for what it found, so errors come after that.

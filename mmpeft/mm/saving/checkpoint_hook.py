@@ -1,8 +1,7 @@
 """A CheckpointHook that a kill at any moment leaves with whole files."""
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from mmengine.hooks import CheckpointHook as StockCheckpointHook
 from mmengine.runner import Runner
 
 from mmpeft.files import remove_leftovers, write_atomically
-from mmpeft.mm.processes import failing_together
+from mmpeft.mm.together import in_all
 from mmpeft.registry import HOOKS
 
 
@@ -60,29 +59,26 @@ class CheckpointHook(StockCheckpointHook):
             return
         self.backend_args = dict(backend='mmpeft')
         self.file_backend = WholeFiles()
-        with failing_together():
-            if is_main_process():
-                remove_leftovers(Path(self.out_dir), '*.pth')
-                remove_leftovers(Path(runner.work_dir), 'last_checkpoint')
+        in_all(lambda: self._remove_leftovers(Path(runner.work_dir)))
+
+    def _remove_leftovers(self, work_dir: Path) -> None:
+        if is_main_process():
+            remove_leftovers(Path(self.out_dir), '*.pth')
+            remove_leftovers(work_dir, 'last_checkpoint')
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        with self._saving(runner):
-            if self._local:
-                self._save_whole(runner, step, meta)
-            else:
-                super()._save_checkpoint_with_step(runner, step, meta)
+        save = self._save_whole if self._local else super()._save_checkpoint_with_step
+        self._in_all(runner, lambda: save(runner, step, meta))
 
-    @contextmanager
-    def _saving(self, runner: Runner) -> Iterator[None]:
-        """Around what the first process does alone; after a best checkpoint the newest is saved within."""
+    def _in_all(self, runner: Runner, save: Callable[[], None]) -> None:
+        """Do what the first process does alone; the newest checkpoint that follows a best one is part of it."""
         if self._is_saving:
-            yield
+            save()
             return
         runner.call_hook('before_checkpoint')
         self._is_saving = True
         try:
-            with failing_together():
-                yield
+            in_all(save)
         finally:
             self._is_saving = False
 
@@ -124,10 +120,12 @@ class CheckpointHook(StockCheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         if not self.save_best:
             return
-        with self._saving(runner):
-            super()._save_best_checkpoint(runner, metrics)
-            if self._local and is_main_process():
-                self.file_backend.delete_removed({*self._best()})
+        self._in_all(runner, lambda: self._save_best(runner, metrics))
+
+    def _save_best(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        super()._save_best_checkpoint(runner, metrics)
+        if self._local and is_main_process():
+            self.file_backend.delete_removed({*self._best()})
 
     def _best(self) -> list[str]:
         """The paths of the best checkpoints: one, or one for each metric."""

@@ -1,4 +1,4 @@
-"""Two processes over gloo: what one of them holds alone, and what happens when one of them fails."""
+"""Two processes over gloo that save: what each of them holds alone, and what the first cannot write."""
 
 import os
 from datetime import timedelta
@@ -12,8 +12,6 @@ from mmengine.registry import DATASETS, MODELS
 from resumed import ShakenDataset, config, killed, resumed, run
 from torch import nn
 
-from mmpeft.mm.checks import UserError
-from mmpeft.mm.processes import failing_together
 from mmpeft.mm.saving.resume_hook import _gradients_for
 
 ROUNDS = dict(rounds=2, val_cfg=None, val_dataloader=None, val_evaluator=None)
@@ -72,12 +70,6 @@ def attempt(folder: Path, name: str, function) -> None:
     (folder / f'{name}.txt').write_text(text)
 
 
-def fail_on(rank: int, at: int) -> None:
-    with failing_together():
-        if rank == at:
-            raise UserError('no room')
-
-
 def train_without_room(rank: int, cfg) -> None:
     """The first process cannot write its checkpoint."""
     if rank == 0:
@@ -92,9 +84,6 @@ def rank_main(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group('gloo', store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
     own = folder / f'rank{rank}'
     own.mkdir()
-    attempt(own, 'first', lambda: fail_on(rank, 0))
-    attempt(own, 'second', lambda: fail_on(rank, 1))
-    attempt(own, 'neither', lambda: fail_on(rank, 2))
     killed(accumulating(folder / 'broken'), 'before_train_iter', 4)
     runner = resumed(accumulating(folder / 'broken'))
     (own / 'weight.txt').write_text(str(runner.model.module.weight.item()))
@@ -118,14 +107,6 @@ def said(ranks, name: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_what_fails_in_one_process_fails_in_all_and_says_where(ranks):
-    own = 'UserError: no room'
-    first, second = (f'RuntimeError: Process {rank} failed, and the others end with it. {own}' for rank in range(2))
-    assert said(ranks, 'first') == [own, first] and said(ranks, 'second') == [second, own]
-    assert said(ranks, 'neither') == ['nothing', 'nothing']
-
-
-@pytest.mark.slow
 def test_each_process_goes_on_with_the_gradients_that_it_had_accumulated(ranks):
     """The first update takes 0 to 3, the second 4 to 7: of the third iteration, one process saw 4 and the other 5."""
     assert said(ranks, 'weight') == [str(-(0 + 1 + 2 + 3) / 4 - (4 + 5 + 6 + 7) / 4)] * 2
@@ -134,7 +115,7 @@ def test_each_process_goes_on_with_the_gradients_that_it_had_accumulated(ranks):
 @pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_ends_all_processes(ranks):
     first, second = said(ranks, 'disk')
-    assert first.startswith('IsADirectoryError') and second.startswith('RuntimeError: Process 0 failed')
+    assert first.startswith('IsADirectoryError') and second.startswith('UserError: [Errno 21] Is a directory')
 
 
 @pytest.mark.slow
@@ -142,11 +123,6 @@ def test_accumulating_in_several_processes_needs_a_hook_that_saves_what_each_has
     for text in said(ranks, 'stock'):
         assert text.startswith('UserError: 2 processes accumulate gradients of their own')
         assert "default_hooks.checkpoint.type='mmpeft.CheckpointHook'" in text
-
-
-def test_one_process_alone_raises_what_it_raised():
-    with pytest.raises(UserError, match='no room'):
-        fail_on(0, 0)
 
 
 def test_other_processes_than_before_go_on_with_the_mean_of_what_those_had():
