@@ -53,5 +53,6 @@ def tensors_to_save(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, 
 def _constants(backbone: Backbone) -> set[str]:
     """The buffers of a backbone that nothing changes: indices and the like, not the statistics of norms."""
     owners = {name: module for name, module in backbone.named_modules() if not isinstance(module, NORMS)}
-    names = {f'{owner}.{leaf}'.lstrip('.') for owner, module in owners.items() for leaf in module._buffers}
+    found = ((owner, leaf) for owner, module in owners.items() for leaf, _ in module.named_buffers(recurse=False))
+    names = {f'{owner}.{leaf}'.lstrip('.') for owner, leaf in found}
     return {name for name in names if not is_adapter(name)}

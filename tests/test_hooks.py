@@ -147,13 +147,16 @@ def test_an_optimizer_that_lacks_an_adapter_is_an_error_that_names_it(tmp_path, 
         runner.train()
 
 
-def test_an_adapter_without_a_gradient_is_an_error_that_names_it(tmp_path, base):
+def test_an_adapter_without_a_gradient_is_an_error_that_names_it(tmp_path, base, monkeypatch):
     runner = Runner.from_cfg(with_hooks(runner_config(tmp_path, wrapped(base)), REPORT))
     runner.model.backbone.stages[3].blocks[0].at = lambda site, value, x, hw_shape: value
+    steps = []
+    monkeypatch.setattr('mmpeft.mm.hooks.in_all', lambda step: steps.append(step) or step())
     with pytest.raises(
         RuntimeError, match=r'32 trainable parameters of the backbone got no gradient: backbone\.stages\.3'
     ):
         runner.train()
+    assert len(steps) == 1  # which all processes take
 
 
 def test_gradients_are_asked_for_at_the_first_update(tmp_path, base):

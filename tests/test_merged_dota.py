@@ -215,3 +215,11 @@ def test_two_processes_that_share_the_patches_get_the_score_of_one(tmp_path):
     mp.start_processes(rank_main, (str(tmp_path),), nprocs=2, start_method='fork')
     expected = score(cut('P0001', *scene(1)))
     assert [json.loads((tmp_path / f'{rank}.json').read_text()) for rank in range(2)] == [expected] * 2
+
+
+def test_what_the_first_process_cannot_score_is_told_to_all(monkeypatch, tmp_path):
+    steps = []
+    monkeypatch.setattr('mmpeft.mm.rotated.merged_dota.in_all', lambda step: steps.append(step) or step())
+    with pytest.raises(ValueError, match=r'has no labels of 1 images, such as P1\.txt'):
+        score([sample('P1', *two_objects())], ann_dir=str(tmp_path))
+    assert len(steps) == 1

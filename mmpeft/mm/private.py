@@ -3,9 +3,12 @@
 tests/test_private.py says which of them is gone.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 
 
 def resumes(runner: Runner) -> bool:
@@ -36,3 +39,14 @@ def validate_by(runner: Runner, cfg: Config) -> None:
     runner._val_dataloader = cfg.get('val_dataloader')
     runner._val_evaluator = cfg.get('val_evaluator')
     runner._val_loop = cfg.get('val_cfg')
+
+
+@contextmanager
+def schemes_kept() -> Iterator[None]:
+    """Put back how mmengine's loader reads checkpoints of each prefix, whatever is registered meanwhile."""
+    schemes = dict(CheckpointLoader._schemes)
+    try:
+        yield
+    finally:
+        CheckpointLoader._schemes.clear()
+        CheckpointLoader._schemes.update(schemes)

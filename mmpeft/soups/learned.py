@@ -212,7 +212,7 @@ def _left_as_it_was(model: nn.Module, targets: Mapping[str, Tensor]) -> Iterator
 
     modes = {module: module.training for module in model.modules()}
     grads = {parameter: (parameter.requires_grad, parameter.grad) for parameter in model.parameters()}
-    buffers = {module: dict(module._buffers) for module in model.modules()}
+    buffers = {module: dict(module.named_buffers(recurse=False)) for module in model.modules()}
     values = {tensor: tensor.detach().clone() for tensor in {*targets.values(), *model.buffers()}}
     drawn = random_state()
     try:
@@ -231,5 +231,6 @@ def _left_as_it_was(model: nn.Module, targets: Mapping[str, Tensor]) -> Iterator
             parameter.grad = grad
         for module, mode in modes.items():
             module.training = mode
-            module._buffers.update(buffers[module])
+            for name, buffer in buffers[module].items():
+                setattr(module, name, buffer)
         set_random_state(drawn)

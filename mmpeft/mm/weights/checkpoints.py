@@ -20,6 +20,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from mmpeft.mm.checks import UserError
+from mmpeft.mm.private import schemes_kept
 from mmpeft.mm.together import in_all
 from mmpeft.reading import UnreadableError, check_start, read_as_data, weights_only
 
@@ -53,15 +54,11 @@ def checkpoints_as_data(cfg: Config | None = None) -> Iterator[None]:
         key = None if cfg is None else _key_of(cfg.model, filename, 'model')
         return read_checkpoint(download(filename, key), map_location)
 
-    schemes = dict(CheckpointLoader._schemes)
-    CheckpointLoader.register_scheme('', load_from_local, force=True)
-    CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
-    try:
-        with weights_only():  # whatever else calls torch.load, mmengine's other schemes included, is held to the same
-            yield
-    finally:
-        CheckpointLoader._schemes.clear()
-        CheckpointLoader._schemes.update(schemes)
+    # Whatever else calls torch.load, mmengine's other schemes included, is held to the same.
+    with schemes_kept(), weights_only():
+        CheckpointLoader.register_scheme('', load_from_local, force=True)
+        CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
+        yield
 
 
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict:
