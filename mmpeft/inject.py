@@ -67,6 +67,7 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_f
     backbone.adapter_methods = tuple(configs)
     for placement in placements:
         owners[placement.place.owner].adapters[placement.place.site] = placement.adapter
+    backbone.adapters_together = tuple(p.adapter for p in placements if 'together' in p.adapter.reads)
     return report(backbone)
 
 

@@ -81,3 +81,16 @@ def dropout_mask(like: Tensor, dropout: float) -> Tensor:
     """
     drawn = like if like.is_contiguous() else like.new_empty(like.shape)
     return torch.native_dropout(drawn, dropout, True)[1]
+
+
+def dropout(x: Tensor, probability: float) -> tuple[Tensor, Tensor]:
+    """Dropout in training, and which elements it keeps. Shape: ``(...) -> (...), (...)`` of bool."""
+    return torch.native_dropout(x, probability, True)
+
+
+def dropout_backward(grad: Tensor, kept: Tensor, probability: float) -> Tensor:
+    """The gradient of the input of ``dropout``: what is kept, divided by its share.
+
+    Shape: ``(...), (...) of bool -> (...)``
+    """
+    return aten.native_dropout_backward(grad, kept, 1 / (1 - probability))

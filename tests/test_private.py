@@ -14,7 +14,7 @@ from mmengine.runner.activation_checkpointing import turn_on_activation_checkpoi
 from tiny import SWIN, runner_config
 from torch import nn
 
-from mmpeft.fingerprint import SHARD_MARKS
+from mmpeft.hosts.host import SHARD_MARKS
 from mmpeft.hosts.names import CHECKPOINTING, INITIALISERS
 from mmpeft.mm.private import loaded_from, resumes, validate_by
 from mmpeft.mm.saving.checkpoint_hook import CheckpointHook

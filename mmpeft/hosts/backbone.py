@@ -1,12 +1,14 @@
 """What a backbone host is: where the sites lie, and what its blocks are told in every forward."""
 
 import re
+from collections import defaultdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmpeft.hosts.call import Call, opened
+from mmpeft.hosts.host import is_shard
 from mmpeft.hosts.initialising import Initialised
 from mmpeft.hosts.loading import Loading
 from mmpeft.hosts.modes import Modes
@@ -22,12 +24,14 @@ class Backbone(Modes, Initialised, Loading):
         bias_options: For patterns of the names of biases that may be absent the option of the stock class that makes
             them.
         adapter_methods: The configs of the injected methods.
+        adapters_together: The adapters that compute something together.
     """
 
-    state = ('adapter_methods', '_checked')
+    state = ('adapter_methods', 'adapters_together', '_checked')
     places: dict[str, str] = {}
     bias_options: dict[str, str] = {}
     adapter_methods: tuple[dict, ...] = ()
+    adapters_together: tuple[nn.Module, ...] = ()
     _checked = False
 
     @classmethod
@@ -47,6 +51,16 @@ class Backbone(Modes, Initialised, Loading):
     def wire(self) -> None:
         """Adapt what else has to be, such as attention; called once, after the classes are swapped."""
 
+    def computed_together(self) -> dict[nn.Module, Any]:
+        """What adapters make of their parameters together, by the adapter."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return {}
+        kinds = defaultdict(list)
+        for adapter in self.adapters_together:
+            if 'together' in adapter.reads and not any(map(is_shard, adapter.parameters())):
+                kinds[type(adapter)].append(adapter)
+        return {a: made for kind, group in kinds.items() for a, made in zip(group, kind.together(group), strict=True)}
+
     def norm_before(self, name: str) -> nn.LayerNorm | None:
         """The norm whose output alone the linear layer ``name`` reads, if the layer has full row rank and no bias."""
         return None
@@ -56,7 +70,7 @@ class Backbone(Modes, Initialised, Loading):
             self.check_base()
             self._check_checkpointing()
             self._checked = True
-        with opened(Call(extra_tokens=self.extra_tokens())):
+        with opened(Call(extra_tokens=self.extra_tokens(), together=self.computed_together())):
             return super().forward(x, *args, **kwargs)
 
     def _check_checkpointing(self) -> None:

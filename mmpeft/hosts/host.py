@@ -11,10 +11,18 @@ from torch import Tensor, nn
 from mmpeft.hosts.call import Call
 from mmpeft.start import draw
 
+# What FSDP, FSDP2 and tensor parallelism (DTensor), and DeepSpeed's ZeRO-3 set on parameters that they shard.
+SHARD_MARKS = ('_fsdp_flattened', 'device_mesh', 'ds_id')
+
 
 def qualified_name(cls: type) -> str:
     """The module and the name of ``cls``, by which stock classes are known without importing them."""
     return f'{cls.__module__}.{cls.__qualname__}'
+
+
+def is_shard(parameter: nn.Parameter) -> bool:
+    """Whether this process holds a part of the parameter alone."""
+    return any(hasattr(parameter, mark) for mark in SHARD_MARKS)
 
 
 def is_adapter(name: str) -> bool:
@@ -65,13 +73,15 @@ class Host:
                     f'{" or ".join(known)}'
                 )
 
-    def tell(self, what: str, call: Call | None) -> Any:
+    def tell(self, what: str, adapter: nn.Module, call: Call | None) -> Any:
         """What an adapter that reads ``what``, one of ``mmpeft.methods.method.READS``, is called with."""
+        if what == 'together':
+            return call.together.get(adapter)
         return call if what == 'call' else call.hw_shape
 
     def run(self, adapter: nn.Module, x: Tensor, call: Call | None) -> Tensor:
         """What ``adapter`` makes of ``x`` in this call."""
-        return adapter(x, *[self.tell(what, call) for what in adapter.reads])
+        return adapter(x, *[self.tell(what, adapter, call) for what in adapter.reads])
 
     def at(self, site: str, value: Tensor, x: Tensor, call: Call | None = None) -> Tensor:
         """What goes on from ``site``: the value itself, or what the adapter there makes of it.
