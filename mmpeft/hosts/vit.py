@@ -54,7 +54,8 @@ class ViTBlock(PreNormBlock):
         front = x.shape[1] - math.prod(call.hw_shape) if 'hw_shape' in adapter.reads else 0
         if not front:
             return super().run(adapter, x, call)
-        return torch.cat((x[:, :front], super().run(adapter, x[:, front:], call)), dim=1)
+        others, patches = x.split((front, x.shape[1] - front), dim=1)
+        return torch.cat((others, super().run(adapter, patches, call)), dim=1)
 
 
 class MMSegBlock(ViTBlock):

@@ -31,9 +31,9 @@ class MonaFunction(torch.autograd.Function):
         ctx.hw_shape, ctx.eps, ctx.dropout = hw_shape, eps, dropout
         ctx.from_result = lean and x.dtype in (torch.float32, torch.float64)
         with torch.autocast(x.device.type, enabled=False):
-            y = F.linear(_mixed(x, w, eps)[0].to(w.down.dtype), w.down, w.down_bias)
+            y = _linear(_mixed(x, w, eps)[0].to(w.down.dtype), w.down, w.down_bias)
             convolved = convolution(y, hw_shape, w.kernel, w.kernel_bias)
-            active = F.linear(convolved, w.matrix, w.matrix_bias)
+            active = _linear(convolved, w.matrix, w.matrix_bias)
             ctx.random_state = random_state(active) if lean and dropout else None
             hidden, kept = drop(F.gelu(active), dropout) if dropout else (F.gelu(active), None)
             out = _projected_onto(x, hidden, w)
@@ -50,7 +50,7 @@ class MonaFunction(torch.autograd.Function):
         trains = ctx.needs_input_grad[-1]
         with torch.autocast(x.device.type, enabled=False):
             if active is None:
-                active = F.linear(convolved, w.matrix, w.matrix_bias)
+                active = _linear(convolved, w.matrix, w.matrix_bias)
             if ctx.random_state is not None:
                 kept = redraw(active, ctx.dropout, ctx.random_state)
             hidden = F.gelu(active) if trains or ctx.from_result else None
@@ -61,10 +61,12 @@ class MonaFunction(torch.autograd.Function):
             mixed, mean, rstd = _mixed(x, w, ctx.eps)
             mixed = mixed.to(w.down.dtype)
             if y is None:
-                y = F.linear(mixed, w.down, w.down_bias)
+                y = _linear(mixed, w.down, w.down_bias)
             g, grad_up, grad_up_bias = _linear_backward(grad.to(w.up.dtype), hidden, w.up, trains)
             g = gelu_backward_(g if kept is None else masked(g, kept, ctx.dropout), active)
             g, grad_matrix, grad_matrix_bias = _linear_backward(g, convolved, w.matrix, trains, hidden)
+            # The bias of the convolution has the gradients of its outputs, whose sum the matrix gives from its own.
+            grad_kernel_bias = torch.mv(w.matrix.T, grad_matrix_bias) if trains else None
             g, grad_kernel = convolution_backward(g, y, ctx.hw_shape, w.kernel, trains)
             g, grad_down, grad_down_bias = _linear_backward(g, mixed, w.down, trains, mixed if trains else None)
             x, g = x.to(w.norm.dtype), g.to(w.norm.dtype)
@@ -74,8 +76,6 @@ class MonaFunction(torch.autograd.Function):
             grad_gammax = _scale_gradient(g, x) if trains else None
             if grad_x is not None:
                 grad_x = grad_x.addcmul_(g, w.gammax).add_(grad)
-            # The sum of the gradients of the convolution, of which the matrix gave the sum before it.
-            grad_kernel_bias = grad_matrix_bias @ w.matrix if trains else None
         grads = Weights(
             grad_norm if trains else None,
             grad_norm_bias if trains else None,
@@ -102,19 +102,26 @@ def _mixed(x: Tensor, w: Weights, eps: float) -> tuple[Tensor, Tensor, Tensor]:
 def _projected_onto(x: Tensor, hidden: Tensor, w: Weights, sign: int = 1) -> Tensor:
     """``x`` and what the up projection makes of ``hidden``, or without that."""
     if x.dtype != hidden.dtype or not x.is_contiguous():
-        return torch.add(x, F.linear(hidden, w.up, w.up_bias), alpha=sign)
+        return torch.add(x, _linear(hidden, w.up, w.up_bias), alpha=sign)
     out = torch.add(x, w.up_bias, alpha=sign)
     out.flatten(0, 1).addmm_(hidden.flatten(0, 1), w.up.T, alpha=sign)
     return out
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``F.linear`` in one operation however the tokens lie in memory."""
+    return torch.addmm(bias, x.flatten(0, 1), weight.T).unflatten(0, x.shape[:2])
 
 
 def _linear_backward(
     grad: Tensor, x: Tensor | None, weight: Tensor, trains: bool, into: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Gradients of input, in the memory of ``into``, weight and bias of a linear layer."""
-    grad_weight = grad.flatten(0, 1).T @ x.flatten(0, 1) if trains else None
-    grad_bias = grad.sum((0, 1)) if trains else None
-    return torch.matmul(grad, weight, out=into), grad_weight, grad_bias
+    rows = grad.flatten(0, 1)
+    grad_weight = rows.T @ x.flatten(0, 1) if trains else None
+    grad_bias = rows.sum(0) if trains else None
+    grad_x = torch.mm(rows, weight, out=None if into is None else into.flatten(0, 1))
+    return grad_x.unflatten(0, grad.shape[:2]), grad_weight, grad_bias
 
 
 def _scale_gradient(grad: Tensor, x: Tensor) -> Tensor:

@@ -130,10 +130,9 @@ class Composition(torch.autograd.Function):
         ctx.save_for_backward(*norm, *norm_bias, *gamma)
         norms = torch._foreach_mul([*norm, *norm_bias], [*gamma, *gamma])
         kernel = torch.stack(conv7)
-        kernel[..., 1:6, 1:6] += torch.stack(conv5)
-        kernel[..., 2:5, 2:5] += torch.stack(conv3)
-        kernel /= 3
-        kernel[..., 3, 3] += 1
+        kernel[..., 1:6, 1:6].add_(torch.stack(conv5))
+        kernel[..., 2:5, 2:5].add_(torch.stack(conv3))
+        kernel.div_(3)[..., 3, 3].add_(1)
         bias = torch.stack([*bias3, *bias5, *bias7]).unflatten(0, (3, count)).mean(0)
         matrix = torch.stack(pointwise).flatten(2)
         matrix.diagonal(dim1=1, dim2=2).add_(1)
