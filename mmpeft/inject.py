@@ -62,6 +62,7 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_f
     adapt(backbone)
     backbone.watch_loading()
     backbone.wire()
+    backbone.adapt_linears()
     for name in recomputing:
         owners[name].recompute_ffn = True
     backbone.adapter_methods = tuple(configs)

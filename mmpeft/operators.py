@@ -3,6 +3,8 @@
 Autograd calls them itself. Their plain forms, which differentiate what is public, are in tests/test_operators.py.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -94,3 +96,21 @@ def dropout_backward(grad: Tensor, kept: Tensor, probability: float) -> Tensor:
     Shape: ``(...), (...) of bool -> (...)``
     """
     return aten.native_dropout_backward(grad, kept, 1 / (1 - probability))
+
+
+def copies_in(dtype: torch.dtype, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies of tensors in a dtype, in one operation."""
+    copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    if copies:
+        torch._foreach_copy_(copies, tensors)
+    return copies
+
+
+def products(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:
+    """The product of each pair of tensors, in one operation."""
+    return torch._foreach_mul(a, b)
+
+
+def add_products_(to: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
+    """Add to each tensor a product, in one operation."""
+    torch._foreach_addcmul_(to, a, b)

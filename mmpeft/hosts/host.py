@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmpeft.hosts.call import Call
+from mmpeft.hosts.call import Call, current_call
 from mmpeft.start import draw
 
 # What FSDP, FSDP2 and tensor parallelism (DTensor), and DeepSpeed's ZeRO-3 set on parameters that they shard.
@@ -96,9 +96,14 @@ class Host:
 
     def at_linear(self, site: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What goes on from ``site``, the output of a linear layer, which an adapter computes with its own."""
-        if site not in self.adapters:
-            return F.linear(x, weight, bias)
-        return self.adapters[site].after_linear(x, weight, bias)
+        adapter = self.adapters[site] if site in self.adapters else None
+        if adapter is not None and adapter.has_own('after_linear'):
+            return adapter.after_linear(x, weight, bias)
+        call = current_call()
+        y = F.linear(x, call.cast(weight), call.cast(bias))
+        if adapter is None:
+            return y
+        return y + adapter(x) if adapter.beside else adapter(y)
 
     def restore(self) -> None:
         """Give the module its stock class back, and leave none of our attributes in it."""

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmpeft.operators import add_products_, copies_in, products
+
 
 class Weights(NamedTuple):
     """What a layer computes with: one norm, one depthwise kernel, one matrix between two projections.
@@ -128,7 +130,7 @@ class Composition(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         norm, norm_bias, gamma, conv3, bias3, conv5, bias5, conv7, bias7, pointwise, *cast = _by_kind(parameters, count)
         ctx.save_for_backward(*norm, *norm_bias, *gamma)
-        norms = torch._foreach_mul([*norm, *norm_bias], [*gamma, *gamma])
+        norms = products([*norm, *norm_bias], [*gamma, *gamma])
         kernel = torch.stack(conv7)
         kernel[..., 1:6, 1:6].add_(torch.stack(conv5))
         kernel[..., 2:5, 2:5].add_(torch.stack(conv3))
@@ -137,7 +139,7 @@ class Composition(torch.autograd.Function):
         matrix = torch.stack(pointwise).flatten(2)
         matrix.diagonal(dim1=1, dim2=2).add_(1)
         made = [part for stack in (kernel, bias, matrix) for part in stack.to(dtype).unbind()]
-        return *norms, *made, *_in(dtype, [tensor for kind in cast for tensor in kind])
+        return *norms, *made, *copies_in(dtype, [tensor for kind in cast for tensor in kind])
 
     @staticmethod
     @once_differentiable
@@ -149,9 +151,9 @@ class Composition(torch.autograd.Function):
         chosen = ([kind[index] for index in used] for kind in (norm, norm_bias, gamma, *kinds))
         norm, norm_bias, gamma, g_norm, g_norm_bias, g_kernel, g_bias, g_matrix, *cast = chosen
         dtype = gamma[0].dtype
-        g_norms = torch._foreach_mul([*g_norm, *g_norm_bias], [*gamma, *gamma])
-        g_gamma = torch._foreach_mul(g_norm, norm)
-        torch._foreach_addcmul_(g_gamma, g_norm_bias, norm_bias)
+        g_norms = products([*g_norm, *g_norm_bias], [*gamma, *gamma])
+        g_gamma = products(g_norm, norm)
+        add_products_(g_gamma, g_norm_bias, norm_bias)
         kernel = torch.stack(g_kernel).to(dtype).div_(3)
         # Memory of its own for each kind, which autograd takes over.
         conv3, conv5, conv7 = (kernel[..., edge : 7 - edge, edge : 7 - edge].contiguous() for edge in (2, 1, 0))
@@ -159,17 +161,9 @@ class Composition(torch.autograd.Function):
         pointwise = torch.stack(g_matrix).to(dtype)[..., None, None]
         found = [g_norms[: len(used)], g_norms[len(used) :], g_gamma]
         found += [stack.unbind() for stack in (conv3, bias3, conv5, bias5, conv7, bias7, pointwise)]
-        found += _by_kind(_in(dtype, [grad for kind in cast for grad in kind]), len(used))
+        found += _by_kind(copies_in(dtype, [grad for kind in cast for grad in kind]), len(used))
         result = [[None] * ctx.count for _ in found]
         for into, kind in zip(result, found, strict=True):
             for index, grad in zip(used, kind, strict=True):
                 into[index] = grad
         return None, None, *(grad for kind in result for grad in kind)
-
-
-def _in(dtype: torch.dtype, tensors: list[Tensor]) -> list[Tensor]:
-    """Copies of tensors in ``dtype``, in one operation."""
-    copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
-    if copies:
-        torch._foreach_copy_(copies, tensors)
-    return copies
