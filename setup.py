@@ -29,7 +29,9 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmpeft', 'mmpeft.*']),
-    install_requires=['torch>=2.4', 'safetensors'],
+    # Tried without the OpenMMLab libraries. 2.4 cannot read checkpoints as data, and NumPy 1.25 has other names; what
+    # torch.export takes of CVPT needs a newer torch.
+    install_requires=['torch>=2.6', 'numpy>=1.26', 'safetensors'],
     extras_require={
         'mm': pins('mm') + pins('mmcv'),
         'demo': pins('demo'),

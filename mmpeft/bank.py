@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from mmpeft.adapter_file import WrongModelError
-from mmpeft.checkpoint import AdapterFile, adapted_backbone, read_adapters
+from mmpeft.contents import adapted_backbone
 from mmpeft.fingerprint import base_names
 from mmpeft.freeze import freeze
 from mmpeft.hosts import Backbone, find_backbone
 from mmpeft.inject import inject
 from mmpeft.methods.configs import chosen_options, normal, parse
+from mmpeft.opened_file import AdapterFile, read_adapters
 from mmpeft.report import listed
 
 # In a pattern of a file: each of them can make a search longer by a factor of the length of a name or of the pattern.
@@ -235,7 +236,7 @@ def _of_backbone(file: AdapterFile) -> AdapterFile:
     """The part of a file that is of the backbone alone."""
     prefix = f'{file.info.backbone}.' if file.info.backbone else ''
     tensors = {name.removeprefix(prefix): t for name, t in file.tensors.items() if name.startswith(prefix)}
-    return AdapterFile(file.path, replace(file.info, backbone=''), tensors)
+    return replace(file, info=replace(file.info, backbone=''), tensors=tensors)
 
 
 def _kind(tensor: torch.Tensor | None) -> tuple | None:

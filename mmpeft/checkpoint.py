@@ -1,161 +1,32 @@
 """Save what training changed, and load it into a model of the same base after checking that it is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from mmpeft.adapter_file import (
-    FACTS,
-    TIMM,
-    AdapterInfo,
-    BaseNotFoundError,
-    WrongBaseError,
-    WrongModelError,
-    is_place,
-    parse,
-    read_safetensors,
-    write_file,
-)
+from mmpeft.adapter_file import FACTS, TIMM, AdapterInfo, BaseNotFoundError, is_place, write_file
 from mmpeft.contents import adapted_backbone, differences_of, missing_base, tensors_to_save
-from mmpeft.fingerprint import HALVES, base_names, base_tensors, combined, digest, digests, rounded_digests
+from mmpeft.fingerprint import digests, rounded_digests
 from mmpeft.hosts import Backbone
 from mmpeft.hosts.host import qualified_name
-from mmpeft.methods.configs import full_options, normal
+from mmpeft.opened_file import AdapterFile, described, read_adapters
 from mmpeft.report import listed
 from mmpeft.version import __version__
 
-
-@dataclass(frozen=True)
-class AdapterFile:
-    """An adapter file that was read and found whole; it belongs to no model yet."""
-
-    path: str
-    info: AdapterInfo
-    tensors: dict[str, Tensor]
-
-    @property
-    def _place(self) -> str:
-        return self.info.base or 'at no known place'
-
-    def check_model(self, model: nn.Module, base: Mapping[str, Tensor] | None = None) -> None:
-        """Refuse a model that the file is not of.
-
-        Args:
-            model: An adapted backbone, or a whole model with one.
-            base: The base that the backbone is about to get; by default the one that it has.
-
-        Raises:
-            AdapterFileError: With what the file holds and what the model expects.
-        """
-        name, backbone = adapted_backbone(model)
-        if name != self.info.backbone:
-            raise WrongModelError(
-                f'{self.path} is of a model whose backbone is named {self.info.backbone!r}; in {type(model).__name__} '
-                f'it is {name!r}. Pass the whole model if the file is of one.'
-            )
-        self.check_shapes(model)
-        if base is None:
-            self._check_base(backbone)
-        else:
-            self.check_digests(base, 'that of the base that is given')
-
-    def check_backbone(self, backbone: Backbone, prefix: str) -> None:
-        """As ``check_model``, for a backbone alone whose tensors have names that begin with ``prefix``."""
-        self._check_adapters(backbone)
-        self._check_tensors(backbone, prefix)
-        self._check_base(backbone)
-
-    def check_shapes(self, model: nn.Module) -> None:
-        """As ``check_model``, without a look at any value: ``model`` may be on torch's meta device."""
-        self._check_adapters(adapted_backbone(model)[1])
-        self._check_tensors(model, '')
-
-    def _check_adapters(self, backbone: Backbone) -> None:
-        """Refuse a backbone of another class, with other methods, or with another set of frozen tensors."""
-        host, methods = qualified_name(backbone.stock), _described(backbone)
-        if self.info.host != host:
-            raise WrongModelError(f'{self.path} is of adapters in a {self.info.host}; this backbone is a {host}.')
-        if [*map(normal, self.info.methods)] != methods:
-            raise WrongModelError(f'{self.path} is of {self.info.methods}; this backbone carries {methods}.')
-        other = sorted(base_names(backbone) ^ self.info.digests.keys())
-        if other:
-            raise WrongBaseError(f'{self.path} is of a base with other tensors: one of the two has no {listed(other)}.')
-
-    def _check_tensors(self, module: nn.Module, prefix: str) -> None:
-        found = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
-        expected = tensors_to_save(module, module.state_dict())
-        differences = differences_of(found, expected)
-        if differences:
-            raise WrongModelError(f'{self.path} is of another model than this one: it {", and ".join(differences)}.')
-
-    def _check_base(self, backbone: Backbone) -> None:
-        if not missing_base(backbone):
-            self.check_digests(base_tensors(backbone), 'that of this backbone')
-            return
-        if backbone.find_base is not None:
-            backbone.find_base(backbone, self)  # which checks what it finds
-        missing = missing_base(backbone)
-        if missing:
-            raise BaseNotFoundError(
-                f'The base of {self.path} (fingerprint {self.info.fingerprint[:12]}) is not in the model: '
-                f'{listed(missing)} have no pretrained values. The file says that it is {self._place}; put it there, '
-                "or name it by backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
-            )
-
-    def check_digests(self, base: Mapping[str, Tensor], which: str) -> None:
-        """Refuse a base other than the one that the file was trained on.
-
-        Each tensor is compared in the dtype in which it is held: with the file's values as fp32, or with their
-        roundings to bfloat16 or float16.
-
-        Args:
-            base: The tensors of the base by their names in the backbone; there may be more than the file knows.
-            which: What to call it.
-
-        Raises:
-            WrongBaseError: With both fingerprints and the names of the tensors that differ.
-        """
-        own, expected, dtypes = {}, {}, set()
-        for name in sorted(base.keys() & self.info.digests.keys()):
-            held = str(base[name].dtype).removeprefix('torch.')
-            known = (self.info.roundings or {}).get(held)
-            expected[name] = (known or self.info.digests)[name]
-            own[name] = digest(base[name], HALVES[held] if known else torch.float32)
-            dtypes.add(held)
-        if own == expected and own.keys() == self.info.digests.keys():
-            return
-        raise WrongBaseError(self._difference(own, expected, dtypes, which))
-
-    def _difference(self, own: dict[str, str], expected: dict[str, str], dtypes: set[str], which: str) -> str:
-        other = [name for name in sorted(self.info.digests) if name not in own or own[name] != expected[name]]
-        held = ' and '.join(sorted(dtypes)) or 'no dtype'
-        old = self.info.roundings is None and not dtypes.isdisjoint(HALVES)
-        return (
-            f'{self.path} was trained on another base: held in {held}, its fingerprint is {combined(expected)[:12]}, '
-            f'and that of {which} {combined(own)[:12]}. {len(other)} of {len(self.info.digests)} tensors differ: '
-            f'{listed(other)}. The file says that its base is {self._place}.'
-            + ' It is too old to know its base rounded: load it in float32, and convert the model then.'
-            * old
-        )
-
-
-def read_adapters(path: str | Path, mapped: bool = False) -> AdapterFile:
-    """Read an adapter file without a model to load it into.
-
-    Args:
-        path: The file.
-        mapped: Leave the tensors in the file and read them when they are used: they change with it.
-
-    Raises:
-        AdapterFileError: It is missing, damaged, of an unknown version, or no adapter file.
-    """
-    path = Path(path).expanduser()
-    metadata, tensors = read_safetensors(path, mapped)
-    return AdapterFile(str(path), parse(path, metadata, tensors), tensors)
+__all__ = [
+    'AdapterFile',
+    'adapted_backbone',
+    'differences_of',
+    'load_adapters',
+    'missing_base',
+    'read_adapters',
+    'save_adapters',
+    'tensors_to_save',
+    'write_adapters',
+]
 
 
 def save_adapters(
@@ -212,7 +83,7 @@ def write_adapters(
             'file does not hold the base. Save the whole model instead.'
         )
     info = AdapterInfo(
-        methods=_described(backbone),
+        methods=described(backbone),
         host=qualified_name(backbone.stock),
         backbone=name,
         digests=digests(backbone),
@@ -225,12 +96,13 @@ def write_adapters(
     write_file(path, info, tensors_to_save(model, state))
 
 
-def load_adapters(model: nn.Module, path: str | Path) -> AdapterInfo:
+def load_adapters(model: nn.Module, path: str | Path, *, fetch_base: bool = False) -> AdapterInfo:
     """Load an adapter file into ``model``, after checking that it is whole, of this model and of this base.
 
     Args:
         model: A model with the same adapters on the same base.
         path: A file of ``save_adapters``.
+        fetch_base: Where the model waits for its base: fetch it from an address that nobody names but the file.
 
     Returns:
         What the file says of itself.
@@ -238,15 +110,10 @@ def load_adapters(model: nn.Module, path: str | Path) -> AdapterInfo:
     Raises:
         AdapterFileError: The file is refused, and the model is as it was.
     """
-    file = read_adapters(path)
+    file = replace(read_adapters(path), fetch_base=fetch_base)
     file.check_model(model)
     model.load_state_dict(file.tensors, strict=False)
     return file.info
-
-
-def _described(backbone: Backbone) -> list[dict]:
-    """The methods of a backbone with every option."""
-    return [full_options(config) for config in backbone.adapter_methods]
 
 
 def _source_of(backbone: Backbone) -> str | None:

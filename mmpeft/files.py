@@ -69,7 +69,7 @@ def remove_leftovers(folder: Path, pattern: str) -> None:
         pattern: A glob pattern for the names of the files themselves.
     """
     for path in folder.glob(f'.{pattern}.*'):
-        if re.fullmatch(r'\.[0-9a-f]{16}', path.suffix):
+        if re.fullmatch(r'\.([0-9a-f]{16}|\d+)', path.suffix):  # older versions had the number of the process there
             path.unlink(missing_ok=True)
 
 

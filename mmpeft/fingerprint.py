@@ -66,7 +66,7 @@ def _check_whole(backbone: Backbone) -> None:
 @torch.no_grad()
 def digest(tensor: Tensor, dtype: torch.dtype = torch.float32) -> str:
     """The start of the SHA-256 of a tensor's shape and of its values in a dtype, little-endian."""
-    values = tensor.to(dtype).cpu().contiguous().reshape(-1)
+    values = tensor.cpu().to(dtype).contiguous().reshape(-1)
     words = values.view(torch.int32 if dtype.itemsize == 4 else torch.int16).numpy()
     hashed = hashlib.sha256(f'{tuple(tensor.shape)}'.encode())
     hashed.update(words.astype(f'<i{dtype.itemsize}', copy=False).view('u1'))

@@ -95,10 +95,10 @@ def weights_only() -> Iterator[None]:
 def numpy_types() -> list:
     """NumPy's arrays and numbers, to be passed to ``torch.serialization.safe_globals``."""
     import numpy as np
+    from numpy._core import multiarray  # NumPy 1 has it under this name, too, once it is imported
 
-    core = np._core.multiarray
     arrays = [
-        (getattr(core, name), f'{module}.multiarray.{name}')
+        (getattr(multiarray, name), f'{module}.multiarray.{name}')
         for module in ('numpy.core', 'numpy._core')
         for name in ('_reconstruct', 'scalar')
     ]

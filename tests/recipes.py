@@ -89,7 +89,9 @@ FOUR_STAGES = SWIN_B | dict(drop_path_rate=0.2, out_indices=(0, 1, 2, 3))
 RULES = dict(keys=dict.fromkeys(NO_DECAY, dict(decay_mult=0.0)), constructor='mmpeft.AdapterOptimWrapperConstructor')
 FRAMEWORKS = {
     # Published without rules for parameters: everything decays, the norms of adapters too.
-    'h2rbox-v2': dict(model='H2RBoxV2Detector', backbone=THREE_STAGES, keys={}, constructor=None),
+    'h2rbox-v2': dict(
+        model='H2RBoxV2Detector', backbone=THREE_STAGES, keys={}, constructor='DefaultOptimWrapperConstructor'
+    ),
     'kld': dict(model='RetinaNet', backbone=THREE_STAGES, **RULES),
     'oriented-rcnn': dict(model='FasterRCNN', backbone=FOUR_STAGES, **RULES),
     # Not published: transferred.

@@ -1,3 +1,6 @@
+import io
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.registry import MODELS
@@ -13,8 +16,10 @@ from tiny import (
     pretrained,
     runner_config,
     same,
+    swin,
     trained,
     weights,
+    with_constructor,
     wrapped,
 )
 
@@ -22,6 +27,7 @@ import mmpeft
 from mmpeft.checkpoint import read_adapters, tensors_to_save
 from mmpeft.mm.weights.checkpoints import read_checkpoint
 from mmpeft.mm.weights.loading import load_from_safetensors
+from mmpeft.mm.weights.sources import _HttpsAlone, fetch_base
 
 HOOK = dict(type='mmpeft.AdapterCheckpointHook')
 
@@ -91,7 +97,7 @@ def test_the_classes_of_the_training_data_are_in_the_file(tmp_path):
 
 
 def test_the_one_line_hook_writes_the_same_file(tmp_path):
-    trained(config(tmp_path))
+    trained(with_constructor(config(tmp_path)))
     cfg = config(tmp_path, custom_hooks=[dict(type='mmpeft.AdapterHook', method=MONA)], work_dir=str(tmp_path / 'hook'))
     cfg.model.backbone = cfg.model.backbone.backbone
     trained(cfg)
@@ -222,6 +228,95 @@ def test_a_base_file_of_whatever_content_is_passed_over(tmp_path, task, content,
     if timm:
         task = (*task[:2], rewritten(task[2], info=dict(base='timm:base.pth')))
     refused(without_base(), task[2], mmpeft.BaseNotFoundError, 'have no pretrained values')
+
+
+# A base that only the file names
+
+
+class Web:
+    """Stands in for urllib: it serves what ``files`` holds, and counts."""
+
+    def __init__(self, files):
+        self.files, self.asked = files, []
+
+    def __call__(self, *handlers):
+        return self
+
+    def open(self, url):
+        self.asked.append(url)
+        return io.BytesIO(self.files[url])
+
+
+URL = 'https://example.org/evil/base.pth'
+
+
+@pytest.fixture
+def web(tmp_path, task, monkeypatch):
+    """A web with the base, which lies nowhere else, and the file of a task that says so."""
+    web = Web({URL: (tmp_path / 'base.pth').read_bytes()})
+    (tmp_path / 'base.pth').unlink()
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.setattr('mmpeft.mm.weights.sources.build_opener', web)
+    return web, rewritten(task[2], info=dict(base=URL))
+
+
+def kept(folder):
+    return [path for path in (folder / 'hub').rglob('*') if path.is_file()]
+
+
+def test_a_base_that_only_the_file_names_is_not_fetched_unless_told(tmp_path, web, task, monkeypatch):
+    web, path = web
+    how = r'only if you say so: load_adapters\(..., fetch_base=True\), or MMPEFT_FETCH_BASE=1'
+    refused(without_base(), path, mmpeft.BaseNotFoundError, how)
+    assert not web.asked and not kept(tmp_path)
+    monkeypatch.setenv('MMPEFT_FETCH_BASE', '1')
+    model = without_base()
+    load(model, path)
+    assert torch.equal(model(task[1]), task[0]) and web.asked == [URL]
+    monkeypatch.delenv('MMPEFT_FETCH_BASE')
+    model = without_base()
+    mmpeft.load_adapters(model, path, fetch_base=True)
+    assert torch.equal(model(task[1]), task[0]) and web.asked == [URL], 'fetched again'
+    assert not (tmp_path / 'hub/checkpoints').exists(), 'a config would find it there'
+
+
+@pytest.mark.parametrize('content', ['another base', 'code', b'text'])
+def test_what_was_fetched_and_is_not_the_base_does_not_stay(content, tmp_path, web, task):
+    web, path = web
+    evil = tmp_path / 'evil.pth'
+    state = {f'backbone.{name}': tensor for name, tensor in swin().state_dict().items()}
+    torch.save(dict(state_dict=state, meta=Path('x') if content == 'code' else None), evil)
+    web.files[URL] = content if isinstance(content, bytes) else evil.read_bytes()
+    model = without_base()
+    with pytest.raises(mmpeft.AdapterFileError):
+        mmpeft.load_adapters(model, path, fetch_base=True)
+    assert web.asked == [URL] and not kept(tmp_path) and model.backbone.missing
+
+
+def test_a_base_from_an_address_that_another_process_cannot_use_is_not_taken_over(tmp_path, web, monkeypatch):
+    _, path = web
+    answers = [None, None, 'base.pth is damaged']  # of the other process: fetched by the first, there, and looked at
+    monkeypatch.setattr('mmpeft.mm.together.all_gather_object', lambda text: [text, answers.pop(0)])
+    model = without_base()
+    with pytest.raises(mmpeft.BaseNotFoundError):
+        mmpeft.load_adapters(model, path, fetch_base=True)
+    assert not answers and model.backbone.missing
+
+
+def test_a_base_that_only_the_file_names_comes_by_https_alone(tmp_path, web):
+    web, path = web
+    plain = rewritten(path, info=dict(base=URL.replace('https', 'http')))
+    with pytest.raises(mmpeft.BaseNotFoundError):
+        mmpeft.load_adapters(without_base(), plain, fetch_base=True)
+    assert not web.asked
+    with pytest.raises(OSError, match='it leads to http://example.org'):
+        _HttpsAlone().redirect_request(None, None, 302, 'Found', {}, 'http://example.org')
+
+
+def test_addresses_with_one_last_name_are_two_files(web):
+    web, _ = web
+    web.files |= {f'https://{host}.org/base.pth': host.encode() for host in 'ab'}
+    assert [fetch_base(f'https://{host}.org/base.pth').read_bytes() for host in 'ab'] == [b'a', b'b']
 
 
 def test_a_base_is_known_by_a_model_in_half_precision(tmp_path, task):

@@ -340,6 +340,11 @@ def test_options_that_are_sets_of_names_mean_the_same_in_any_order(targets, tmp_
         mmpeft.load_adapters(detector(lora | dict(targets=targets)), file)
 
 
+def test_methods_mean_the_same_in_any_order(tmp_path):
+    mmpeft.save_adapters(moved(detector(METHODS['mixed'])), tmp_path / 'task.safetensors')
+    mmpeft.load_adapters(detector(METHODS['mixed'][::-1]), tmp_path / 'task.safetensors')
+
+
 def test_numbers_of_numpy_and_torch_are_options_as_pythons_own(tmp_path, task):
     mona = dict(MONA, bottleneck=np.int64(4), dropout=np.float64(0.1), init=np.str_('trunc_normal'))
     mmpeft.load_adapters(detector(mona), task)

@@ -80,6 +80,11 @@ def test_vit_base_folds_up_to_this_many_prompts(sizes, last):
     assert [m for m, (plain_cost, folded_cost) in choices.items() if folded_cost < MARGIN * plain_cost] == [10, last]
 
 
+def test_shards_of_the_self_attention_are_refused_with_the_policy_that_makes_them():
+    with pytest.raises(RuntimeError, match='CVPT reads .* size_based_auto_wrap_policy does. Wrap whole blocks'):
+        Attention.of_fused(torch.randn(20), None, torch.nn.Linear(4, 4), 2)
+
+
 def test_operations_are_those_of_the_matrix_products():
     assert operations(8, 2, 3) == (2 * 8 * 8 + 2 * 8 * 3, 2 * 8 * 6)
     assert operations(8, 2, 3, tokens=4) == (176 + 2 * 3 * 64 / 4, 96 + 6 * 3 * 64 / 4)

@@ -12,7 +12,7 @@ from mmdet.models.backbones.swin import SwinBlock
 from mmengine.registry import FUNCTIONS, MODELS
 from mmengine.runner import FlexibleRunner
 from tiny import SWIN, pretrained, runner_config, same, trained, wrapped
-from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy, transformer_auto_wrap_policy
 
 import mmpeft
 from mmpeft.checkpoint import read_adapters
@@ -50,6 +50,12 @@ def wrap_blocks(**options) -> bool:
     return transformer_auto_wrap_policy(transformer_layer_cls={SwinBlock}, **options)
 
 
+@FUNCTIONS.register_module()
+def wrap_parts(**options) -> bool:
+    """FSDP's policy by which whatever has some size is a unit of its own."""
+    return size_based_auto_wrap_policy(min_num_params=500, **options)
+
+
 def rank_main(rank: int, folder: Path, base: dict) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2')
@@ -80,6 +86,10 @@ def flexible(folder: Path, name: str, base: dict, strategy: dict, hooks: Sequenc
     return FlexibleRunner.from_cfg(cfg)
 
 
+def with_method(**method) -> dict:
+    return dict(model=dict(backbone=dict(method=dict(method, _delete_=True))))
+
+
 def train_in_shards(own: Path, base: dict) -> None:
     in_shards(own, 'whole', SWIN, FULL, load_from=base['init_cfg']['checkpoint']).train()
     in_shards(own, 'blocks', base, wrap='wrap_blocks').train()
@@ -91,6 +101,8 @@ def train_in_shards(own: Path, base: dict) -> None:
         adapters=lambda name: in_shards(own, name, base, FULL, load_from=file),
         resumed=lambda name: in_shards(own, name, base, FULL, load_from=file, resume=True, hooks=[exact]),
         late=lambda name: in_shards(own, name, SWIN, FULL, wrap='wrap_blocks', load_from=late),
+        cvpt=lambda name: in_shards(own, name, base, wrap='wrap_parts', **with_method(type='CVPT', num_prompts=2)),
+        ssf=lambda name: in_shards(own, name, base, wrap='wrap_parts', **with_method(type='SSF')),
     )
     for name, build in refused.items():
         with pytest.raises((RuntimeError, ValueError)) as error:
@@ -186,6 +198,17 @@ def test_a_sharded_model_does_not_start_from_an_adapter_file(ranks):
 def test_a_sharded_run_is_not_resumed_by_the_hook_for_exact_resuming(ranks):
     message = (ranks.one / 'resumed.txt').read_text()
     assert message.startswith('Training under FSDPStrategy is not resumed') and message.endswith('use DDPStrategy.')
+
+
+@pytest.mark.parametrize('method', ['cvpt', 'ssf'])
+def test_blocks_in_parts_are_refused_where_a_method_reads_what_others_hold(ranks, method):
+    for folder in (ranks.zero, ranks.one):
+        message = (folder / f'{method}.txt').read_text()
+        assert message.startswith(f'{method.upper()} reads ') and 'size_based_auto_wrap_policy' in message
+        assert message.endswith(
+            'Wrap whole blocks, with transformer_auto_wrap_policy and their class as '
+            'transformer_layer_cls, or the model as one unit.'
+        )
 
 
 def test_a_base_that_comes_after_its_blocks_were_sharded_is_refused(ranks):

@@ -123,7 +123,7 @@ def test_a_name_as_long_as_the_disk_takes_is_written(tmp_path, name):
 
 
 def test_what_dead_writers_left_is_removed_and_nothing_else(tmp_path):
-    for name in (f'.a.pth.{0:016x}', '.b.pth.old', f'.a.txt.{0:016x}', 'a.pth'):
+    for name in (f'.a.pth.{0:016x}', '.a.pth.12', '.b.pth.old', f'.a.txt.{0:016x}', 'a.pth'):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path, '*.pth')
     assert sorted(os.listdir(tmp_path)) == [f'.a.txt.{0:016x}', '.b.pth.old', 'a.pth']

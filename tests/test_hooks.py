@@ -6,12 +6,13 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_checkpoint
-from tiny import MONA, SWIN, pretrained, runner_config, same, trained, weights, wrapped
+from tiny import MONA, SWIN, pretrained, runner_config, same, trained, weights, with_constructor, wrapped
 
 import mmpeft
 from mmpeft.mm.running.config import add_companions, inject_at_build
 
 HOOK = dict(type='mmpeft.MonaHook', bottleneck=4)
+CONSTRUCTOR = 'mmpeft.AdapterOptimWrapperConstructor'
 REPORT = dict(type='mmpeft.AdapterReportHook')
 COMPANIONS = [REPORT, dict(type='mmpeft.AdapterCheckpointHook')]
 AUTO_SCALE = dict(auto_scale_lr=dict(enable=True, base_batch_size=8))
@@ -26,7 +27,7 @@ CASES = {
     ),
     'constructor': dict(
         optim_wrapper=dict(
-            constructor='mmpeft.AdapterOptimWrapperConstructor',
+            constructor='DefaultOptimWrapperConstructor',
             optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05),
         )
     ),
@@ -45,8 +46,9 @@ def base(tmp_path_factory):
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_hook_both_ways_and_wrapper_train_to_the_same_bits(tmp_path, base, case):
-    by_wrapper = trained(with_hooks(runner_config(tmp_path / 'wrapper', wrapped(base), **CASES[case]), REPORT))
+def test_hook_both_ways_and_the_wrapper_with_its_constructor_train_to_the_same_bits(tmp_path, base, case):
+    wrapper = with_hooks(runner_config(tmp_path / 'wrapper', wrapped(base), **CASES[case]), REPORT)
+    by_wrapper = trained(with_constructor(wrapper))
     by_stock_runner = trained(with_hooks(runner_config(tmp_path / 'stock', base, **CASES[case]), HOOK))
     early = with_hooks(runner_config(tmp_path / 'early', base, **CASES[case]), HOOK)
     inject_at_build(early)
@@ -68,6 +70,7 @@ def test_the_dumped_config_and_the_one_in_the_checkpoint_rebuild_the_trained_mod
     stored = Config.fromstring(checkpoint['meta']['cfg'], '.py')
     for cfg in (dumped, stored):
         assert cfg.custom_hooks == ([REPORT] if folder == 'wrapper' else COMPANIONS)
+        assert cfg.optim_wrapper.get('constructor') == (None if folder == 'wrapper' else CONSTRUCTOR)
         model = MODELS.build(cfg.model)
         load_checkpoint(model, str(tmp_path / 'iter_4.pth'))
         assert same(weights(model), weights(runner.model))
@@ -169,18 +172,31 @@ def test_gradients_are_asked_for_at_the_first_update(tmp_path, base):
     assert open_checks == [True, False, False, False]
 
 
-def rates(lr_mult: float) -> dict:
+def rates(lr_mult: float, **constructor: str) -> dict:
     custom_keys = {'backbone': dict(lr_mult=lr_mult)}
-    return dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-2), paramwise_cfg=dict(custom_keys=custom_keys)))
+    optimizer = dict(optimizer=dict(type='AdamW', lr=1e-2), paramwise_cfg=dict(custom_keys=custom_keys))
+    return dict(optim_wrapper=dict(optimizer, **constructor))
 
 
-def test_a_backbone_learning_rate_of_zero_is_refused(tmp_path, base):
+def test_one_line_is_enough_for_adapters_to_train_at_their_own_rate_without_a_line_for_each_tensor(tmp_path, base):
+    runner = trained(with_hooks(runner_config(tmp_path, base, **rates(0.1)), HOOK))
+    groups = runner.optim_wrapper.optimizer.param_groups
+    held = {id(p): group['initial_lr'] for group in groups for p in group['params']}
+    trains = {name: held[id(p)] for name, p in runner.model.named_parameters() if p.requires_grad}
+    assert {rate for name, rate in trains.items() if mmpeft.is_adapter(name)} == {1e-2}
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'is skipped since' not in log and 'multiplies the learning rate' not in log
+
+
+def test_a_backbone_learning_rate_of_zero_is_refused_under_another_constructor(tmp_path, base):
+    changes = rates(0.0, constructor='DefaultOptimWrapperConstructor')
     with pytest.raises(RuntimeError, match='sets the learning rate of adapters to 0.*AdapterOptimWrapperConstructor'):
-        trained(with_hooks(runner_config(tmp_path, base, **rates(0.0)), HOOK))
+        trained(with_hooks(runner_config(tmp_path, base, **changes), HOOK))
 
 
-def test_a_small_backbone_learning_rate_is_pointed_out(tmp_path, base):
-    trained(with_hooks(runner_config(tmp_path, base, **rates(0.1)), HOOK))
+def test_a_small_backbone_learning_rate_is_pointed_out_under_another_constructor(tmp_path, base):
+    changes = rates(0.1, constructor='DefaultOptimWrapperConstructor')
+    trained(with_hooks(runner_config(tmp_path, base, **changes), HOOK))
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'multiplies the learning rate of 160 adapter parameters by 0.1' in log
 
@@ -212,6 +228,18 @@ def test_tools_turn_the_hook_into_the_wrapper_and_keep_other_hooks():
     assert cfg.model.backbone == wrapped() and cfg.custom_hooks == [other, *COMPANIONS]
     add_companions(cfg)
     assert cfg.custom_hooks == [other, *COMPANIONS]
+
+
+@pytest.mark.parametrize('named', [{}, dict(constructor='DefaultOptimWrapperConstructor')])
+def test_tools_name_the_constructor_for_adapted_backbones_whose_config_names_none(named):
+    optim_wrapper = dict(optimizer=dict(type='SGD', lr=1), **named)
+    adapted, plain = (
+        Config(dict(model=dict(backbone=backbone), optim_wrapper=optim_wrapper)) for backbone in (wrapped(), SWIN)
+    )
+    for cfg in (adapted, plain):
+        add_companions(cfg)
+    assert adapted.optim_wrapper.constructor == named.get('constructor', CONSTRUCTOR)
+    assert plain.optim_wrapper == optim_wrapper
 
 
 def test_tools_add_the_report_and_the_adapter_files_to_adapted_backbones_alone():

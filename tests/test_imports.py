@@ -29,6 +29,7 @@ ORDER = [
     'fingerprint',
     'contents',
     'adapter_file',
+    'opened_file',
     'checkpoint',
     'bank',
     'soups',
@@ -41,6 +42,7 @@ ORDER = [
 ORDER_IN_MM = [
     'private',
     'checks',
+    'together',
     'weights',
     'backbone',
     'runners',

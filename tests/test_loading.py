@@ -39,3 +39,20 @@ def test_a_truncated_file_is_refused(path):
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ValueError, match='is not a whole safetensors file'):
         CheckpointLoader.load_checkpoint(str(path))
+
+
+@pytest.mark.parametrize(
+    'where, device',
+    [
+        (None, 'cpu'),
+        (torch.device('meta'), 'meta'),
+        ({'cuda:0': 'cpu'}, 'cpu'),
+        ({'cpu': 'meta'}, 'meta'),
+        (lambda storage, location: None, 'cpu'),
+        (lambda storage, location: storage, 'cpu'),
+        (lambda storage, location: torch.UntypedStorage(12, device='meta'), 'meta'),
+    ],
+)
+def test_tensors_go_where_torch_would_put_them(path, where, device):
+    state = CheckpointLoader.load_checkpoint(str(path), map_location=where)['state_dict']
+    assert state['backbone.norm.weight'].device.type == device

@@ -2,7 +2,19 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from tiny import BACKBONES, SWIN, image, pretrained, runner_config, same, swin, trained, weights, wrapped
+from tiny import (
+    BACKBONES,
+    SWIN,
+    image,
+    pretrained,
+    runner_config,
+    same,
+    swin,
+    trained,
+    weights,
+    with_constructor,
+    wrapped,
+)
 
 import mmpeft
 from mmpeft.hosts import adapters_of
@@ -107,7 +119,7 @@ def test_config_and_name_set_it_and_leave_it_off_by_default():
 
 def test_hook_both_ways_and_wrapper_train_to_the_same_bits(tmp_path):
     base = pretrained(tmp_path, drop_path_rate=0.5)
-    by_wrapper = trained(runner_config(tmp_path / 'wrapper', wrapped(base, eval_frozen=True)))
+    by_wrapper = trained(with_constructor(runner_config(tmp_path / 'wrapper', wrapped(base, eval_frozen=True))))
     hooks = [dict(type='mmpeft.MonaHook', bottleneck=4, eval_frozen=True)]
     by_hook = trained(runner_config(tmp_path / 'hook', base, custom_hooks=hooks))
     early = runner_config(tmp_path / 'early', base, custom_hooks=hooks)

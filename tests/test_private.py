@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.hooks import CheckpointHook as StockCheckpointHook
 from mmengine.model import BaseModule, initialize
+from mmengine.optim import OptimWrapper
 from mmengine.registry import STRATEGIES
 from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
@@ -16,7 +17,7 @@ from torch import nn
 
 from mmpeft.hosts.host import SHARD_MARKS
 from mmpeft.hosts.names import CHECKPOINTING, INITIALISERS
-from mmpeft.mm.private import loaded_from, resumes, validate_by
+from mmpeft.mm.private import accumulates, loaded_from, resumes, validate_by
 from mmpeft.mm.saving.checkpoint_hook import CheckpointHook
 
 OPERATORS = [
@@ -98,6 +99,12 @@ def test_mmengines_loops_decide_on_an_interval_of_validations(loop):
 @pytest.mark.parametrize('name', ['SingleDeviceStrategy', 'DDPStrategy'])
 def test_mmengines_strategies_are_found_by_name(name):
     assert STRATEGIES.get(name).__name__ == name
+
+
+def test_mmengines_optimizer_wrapper_tells_how_many_gradients_it_adds_up():
+    parameter = nn.Parameter(torch.zeros(1))
+    wrapper = OptimWrapper(torch.optim.SGD([parameter], lr=1), accumulative_counts=3)
+    assert wrapper._accumulative_counts == 3 and accumulates(wrapper)
 
 
 def test_mmengines_checkpoint_loader_keeps_its_schemes_in_a_dict():

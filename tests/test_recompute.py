@@ -7,7 +7,21 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from tiny import HOSTS, MONA, SWIN, convnext, image, pretrained, runner_config, same, swin, trained, weights, wrapped
+from tiny import (
+    HOSTS,
+    MONA,
+    SWIN,
+    convnext,
+    image,
+    pretrained,
+    runner_config,
+    same,
+    swin,
+    trained,
+    weights,
+    with_constructor,
+    wrapped,
+)
 
 import mmpeft
 from mmpeft.costs import flops, saved_bytes
@@ -106,8 +120,8 @@ def test_config_and_name_set_it_and_leave_it_off_by_default():
 
 def test_with_hook_and_wrapper_training_gives_the_bits_of_training_without(tmp_path):
     base = pretrained(tmp_path, drop_path_rate=0.5)
-    plain = trained(runner_config(tmp_path / 'plain', wrapped(base)))
-    wrapper = trained(runner_config(tmp_path / 'wrapper', wrapped(base, recompute_ffn=True)))
+    plain = trained(with_constructor(runner_config(tmp_path / 'plain', wrapped(base))))
+    wrapper = trained(with_constructor(runner_config(tmp_path / 'wrapper', wrapped(base, recompute_ffn=True))))
     hooks = [dict(type='mmpeft.MonaHook', bottleneck=4, recompute_ffn=True)]
     hook = trained(runner_config(tmp_path / 'hook', base, custom_hooks=hooks))
     assert same(weights(plain.model), weights(wrapper.model)) and same(weights(plain.model), weights(hook.model))

@@ -12,9 +12,10 @@ from tiny_data import MAIN, main_options, write_data
 
 from mmpeft.mm.checks import UserError
 from mmpeft.mm.running.config import use_exact_resume
-from mmpeft.mm.running.run import train
+from mmpeft.mm.running.run import _set_start, train
 from mmpeft.mm.saving import resume
 from mmpeft.mm.saving.resume import check_same_methods, find_resumable
+from mmpeft.mm.weights import checkpoints
 
 OURS = dict(type='mmpeft.ExactResumeHook')
 
@@ -37,6 +38,14 @@ def said(monkeypatch):
 
 def test_the_last_checkpoint_is_taken_without_a_word(work_dir, said):
     assert find_resumable(work_dir) == str(work_dir / 'epoch_3.pth') and not said
+
+
+def test_the_last_checkpoint_is_read_once_before_the_runner_reads_it(work_dir, monkeypatch):
+    read, reads = checkpoints.read_checkpoint, []
+    monkeypatch.setattr(checkpoints, 'read_checkpoint', lambda path: (reads.append(Path(path).name), read(path))[1])
+    cfg = Config(dict(model=dict(type='DropoutModel'), work_dir=str(work_dir)))
+    _set_start(cfg, 'auto')
+    assert cfg.load_from == str(work_dir / 'epoch_3.pth') and reads == ['epoch_3.pth']
 
 
 def test_a_work_dir_without_a_checkpoint_has_none(tmp_path):

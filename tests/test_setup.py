@@ -61,7 +61,7 @@ def test_the_package_has_the_version_of_its_source():
 
 def test_mmpeft_itself_needs_torch_and_safetensors():
     needed = [line for line in metadata('mmpeft').get_all('Requires-Dist') if 'extra ==' not in line]
-    assert sorted(needed) == ['safetensors', 'torch>=2.4']
+    assert sorted(needed) == ['numpy>=1.26', 'safetensors', 'torch>=2.6']
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,14 @@ def relative_error(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
+def test_shards_of_its_own_are_refused_with_the_policy_that_makes_them():
+    layer, weight = SSF(4), torch.randn(4, 3)
+    layer.shift = torch.nn.Parameter(torch.ones(0))
+    for read in (lambda: layer.after_linear(torch.randn(2, 3), weight, None), lambda: layer.fold(weight, None)):
+        with pytest.raises(RuntimeError, match='SSF reads its scale and shift .*Wrap whole blocks'):
+            read()
+
+
 def test_values_and_gradients_are_those_of_the_formula():
     layer, x = spread(SSF(5)).double(), torch.randn(2, 7, 5, dtype=torch.float64, requires_grad=True)
     ours, plain = layer(x), x * layer.scale + layer.shift

@@ -11,7 +11,7 @@ import mmseg
 import torch
 from mmengine.config import Config
 from test_detector import HOOK, detector_config, folder, retinanet  # noqa: F401  folder is a fixture
-from tiny import SWIN, same, trained, wrapped
+from tiny import SWIN, same, trained, with_constructor, wrapped
 from tiny_data import ROTATED, SEGMENTOR, write_data
 
 
@@ -33,7 +33,7 @@ def test_mmdets_own_tools_train_and_test_an_untouched_config_with_the_hook_in_on
 
     ours = detector_config(folder, retinanet(2, wrapped(allow_random_base=True)))
     ours.custom_hooks = [dict(type='mmpeft.AdapterReportHook')]
-    assert same(by_hook, trained(ours).model.state_dict())
+    assert same(by_hook, trained(with_constructor(ours)).model.state_dict())
 
     dumped = folder / 'stock/detector.py'
     assert Config.fromfile(dumped).model.backbone.type == 'mmpeft.AdaptedBackbone'

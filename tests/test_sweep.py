@@ -1,6 +1,7 @@
 import hashlib
 import os
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from tiny import same
 from tiny_data import tool
 
 from mmpeft.checkpoint import read_adapters
+from mmpeft.mm.checks import UserError
 from mmpeft.mm.soups.heldout import heldout_hash
 from mmpeft.mm.soups.start_file import write_start
+from mmpeft.mm.soups.sweeping import Run, _train
 from mmpeft.mm.weights.checkpoints import read_checkpoint
 
 AUGMENT = """
@@ -171,6 +174,36 @@ def test_a_run_that_fails_is_told_with_its_log(config):
     with pytest.raises(SystemExit, match='run_00 failed .*error: .*see .*console.log'):
         sweep(config, '--launcher', 'local', runs=1)
     assert not (out / 'run_00/finished').exists()
+
+
+def test_a_run_that_dies_without_a_word_is_told_by_its_status(tmp_path):
+    command = (sys.executable, '-c', 'import os; os.kill(os.getpid(), 9)')
+    run = Run(tmp_path / 'run_00.py', tmp_path / 'run_00', {}, command)
+    run.work_dir.mkdir()
+    (run.work_dir / 'console.log').write_text('of an earlier try')
+    with pytest.raises(UserError, match=r'run_00 failed \(status -9, without a word\); see .*console\.log'):
+        _train(run, lambda line: None)
+
+
+def test_a_sweep_that_was_killed_while_it_wrote_its_start_goes_on(config, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr('mmpeft.mm.soups.sweeping.write_start', _killed)
+        sweep(config, runs=1)
+    (config.parent / 'sweep/.start.safetensors.123').touch()
+    assert (sweep(config, '--lr', '1', '2', runs=1) / 'start.safetensors').is_file()
+    with pytest.raises(SystemExit, match='holds a sweep with another ranges'):
+        sweep(config, runs=1)
+
+
+def _killed(*args):
+    raise KeyboardInterrupt
+
+
+def test_a_folder_with_files_of_others_is_refused(config):
+    (config.parent / 'sweep').mkdir()
+    (config.parent / 'sweep/start.pth').touch()
+    with pytest.raises(SystemExit, match='holds files that no sweep made'):
+        sweep(config, runs=1)
 
 
 def _ran(script, folder, program, **environment):

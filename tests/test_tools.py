@@ -265,3 +265,9 @@ def test_a_hook_error_that_mmengine_raises_anew_is_dug_out():
             raise TypeError(f'{error} in some hook') from None
     except TypeError as error:
         assert explain(error) == 'the cause'
+
+
+def test_a_cause_that_was_never_raised_or_is_the_error_itself_is_a_bug_like_others():
+    never, itself = KeyError('x'), KeyError('y')
+    never.__cause__, itself.__cause__ = ValueError('made and not raised'), itself
+    assert explain(never) is None and explain(itself) is None

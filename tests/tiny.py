@@ -135,6 +135,12 @@ def runner_config(work_dir, backbone: dict, **changes) -> Config:
     return Config(cfg | changes)
 
 
+def with_constructor(cfg: Config) -> Config:
+    """The same, with the constructor that the one-line hook names where the config names none."""
+    cfg.optim_wrapper.setdefault('constructor', 'mmpeft.AdapterOptimWrapperConstructor')
+    return cfg
+
+
 def trained(cfg: Config) -> Runner:
     runner = Runner.from_cfg(cfg)
     runner.train()

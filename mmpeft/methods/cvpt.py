@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmpeft.methods.cvpt_function import FoldedAttention, Weights, attend
 from mmpeft.methods.method import Method
+from mmpeft.methods.shards import in_shards
 
 PLACES = ('before_attn', 'beside_attn', 'after_attn', 'ffn_input', 'after_ffn')
 PROJECTIONS = ('q', 'k', 'v', 'out')
@@ -38,6 +39,7 @@ class Attention:
     out_dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        _check_whole(self.q_weight, self.k_weight, self.v_weight, self.out_weight)
         if len(self.q_weight) % self.num_heads:
             raise ValueError(f'{len(self.q_weight)} channels do not split into {self.num_heads} heads.')
 
@@ -46,6 +48,7 @@ class Attention:
         cls, weight: Tensor, bias: Tensor | None, out: nn.Linear, num_heads: int, out_dropout: float = 0.0
     ) -> 'Attention':
         """The attention whose query, key and value rows stand in this order in one weight. Shape: ``(3 C, C)``."""
+        _check_whole(weight)
         q, k, v = weight.chunk(3)
         q_bias, k_bias, v_bias = (None, None, None) if bias is None else bias.chunk(3)
         return cls(q, q_bias, k, k_bias, v, v_bias, out.weight, out.bias, num_heads, out_dropout)
@@ -222,6 +225,11 @@ def _as_buffers(layer: nn.Module) -> None:
     for name, parameter in list(layer.named_parameters()):
         delattr(layer, name)
         layer.register_buffer(name, parameter.data)
+
+
+def _check_whole(*weights: Tensor) -> None:
+    if any(weight.dim() != 2 for weight in weights):
+        raise in_shards('CVPT', "the weights of its block's self-attention")
 
 
 def _check_place(place: str) -> None:

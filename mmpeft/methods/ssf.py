@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from mmpeft.methods.affine import affine_gradients
 from mmpeft.methods.method import Method
+from mmpeft.methods.shards import in_shards
 
 # Below this a scale divides away too much of what its gradient is computed from.
 SMALL = 0.01
@@ -65,10 +66,15 @@ class SSF(Method):
 
         Shape: ``(..., I), (C, I), (C) -> (..., C)``
         """
+        self._check_whole(weight)
         trains = weight.requires_grad or (bias is not None and bias.requires_grad)
         if trains or torch.compiler.is_compiling() or (torch.is_grad_enabled() and self._has_small_scales()):
             return self(F.linear(x, weight, bias))
         return ScaledLinear.apply(x, weight, bias, self.scale, self.shift)
+
+    def _check_whole(self, weight: Tensor) -> None:
+        if not len(self.scale) == len(self.shift) == len(weight):
+            raise in_shards('SSF', 'its scale and shift')
 
     def _has_small_scales(self) -> bool:
         scale = self.scale.detach()
@@ -86,6 +92,7 @@ class SSF(Method):
 
         Shape: ``(C, ...), (C) -> (C, ...), (C)``
         """
+        self._check_whole(weight)
         scale = self.scale.view(-1, *[1] * (weight.dim() - 1))
         folded_bias = self.shift.clone() if bias is None else torch.addcmul(self.shift, bias, self.scale)
         return (weight * scale).to(weight.dtype), folded_bias.to(weight.dtype)

@@ -14,12 +14,14 @@ from torch import nn
 from mmpeft.freeze import adapted_backbones, count_parameters, is_adapter
 from mmpeft.mm.backbone import FLAGS, adapt_backbone, wrap_backbone
 from mmpeft.mm.runners import bare_model, check_strategy, is_sharded, optim_wrappers, whole_model
+from mmpeft.mm.together import in_all
 from mmpeft.mm.weights.loading import adapter_file_in
 from mmpeft.registry import HOOKS
 from mmpeft.report import report
 
 # What an adapter hook does beside adapting the model, as hooks of their own.
 COMPANIONS = ('mmpeft.AdapterReportHook', 'mmpeft.AdapterCheckpointHook')
+CONSTRUCTOR = 'mmpeft.AdapterOptimWrapperConstructor'
 
 
 @HOOKS.register_module()
@@ -74,7 +76,7 @@ class AdapterReportHook(Hook):
             raise RuntimeError(f'The optimizer does not hold {len(absent)} trainable parameters: {_listed(absent)}.')
         factors = {name: held[id(p)].get('lr_mult', 1.0) for name, p in trainable.items() if is_adapter(name)}
         slowed = [name for name, factor in factors.items() if factor != 1]
-        advice = "Set optim_wrapper.constructor='mmpeft.AdapterOptimWrapperConstructor' to give them their method's."
+        advice = f"Set optim_wrapper.constructor='{CONSTRUCTOR}' to give them their method's."
         if any(factors[name] == 0 for name in slowed):
             raise RuntimeError(f'paramwise_cfg sets the learning rate of adapters to 0: {_listed(slowed)}. {advice}')
         if slowed:
@@ -91,7 +93,9 @@ class AdapterReportHook(Hook):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        model = bare_model(runner)
+        in_all(lambda: self._check_gradients(bare_model(runner)))
+
+    def _check_gradients(self, model: nn.Module) -> None:
         owners = tuple(f'{name}.' if name else '' for name in adapted_backbones(model))
         names = sorted(self._without_gradient)
         inside = [name for name in names if name.startswith(owners)]
@@ -116,9 +120,10 @@ class AdapterHook(AdapterReportHook):
     Under ``tools/train.py`` and ``tools/test.py`` of mmpeft this becomes an ``mmpeft.AdaptedBackbone`` before the
     model is built. In a stock Runner it happens in ``before_run``, ahead of every other hook: the model is unwrapped,
     adapted, frozen and wrapped again, and what was built for the old model (optimizer wrapper, scaled learning rate,
-    schedulers) is built anew. Both train to the same weights. The Runner's config is rewritten and dumped again, so
-    that it rebuilds the adapted model wherever it is read. The report of ``AdapterReportHook`` and the adapter files of
-    ``AdapterCheckpointHook`` are included.
+    schedulers) is built anew. The Runner's config is rewritten and dumped again, so that it rebuilds the adapted model
+    wherever it is read; both ways train to the weights that this config trains to, bit for bit. A config that names no
+    constructor for its optimizer gets ``AdapterOptimWrapperConstructor``. The report of ``AdapterReportHook`` and the
+    adapter files of ``AdapterCheckpointHook`` are included.
 
     Args:
         method: What to inject, as for ``mmpeft.inject``.
@@ -143,8 +148,9 @@ class AdapterHook(AdapterReportHook):
         self.flags = dict(allow_random_base=allow_random_base, eval_frozen=eval_frozen, recompute_ffn=recompute_ffn)
 
     def rewrite(self, cfg: Config) -> None:
-        """Give ``cfg`` the wrapper form: an adapted backbone, and the hooks that this one stands for in its place."""
+        """Give ``cfg`` the wrapper form: an adapted backbone, a constructor, and the hooks that this one stands for."""
         wrap_backbone(cfg.model, self.method, **self.flags)
+        name_constructor(cfg)
         position = adapter_hooks_in(cfg)[0]
         cfg.custom_hooks[position : position + 1] = [ConfigDict(type=name) for name in COMPANIONS]
 
@@ -157,10 +163,10 @@ class AdapterHook(AdapterReportHook):
         adapt_backbone(model.backbone, self.method, **self.flags)
         if is_model_wrapper(runner.model):
             runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), runner.model.module)
+        self.rewrite(runner.cfg)
         if training:
             self._rebuild_optimizer(runner)
             runner.register_hook(dict(type='mmpeft.AdapterCheckpointHook'))
-        self.rewrite(runner.cfg)
         runner.dump_config()
 
     def _check(self, runner: Runner, model: nn.Module, training: bool) -> None:
@@ -206,6 +212,13 @@ class SSFHook(_MethodHook):
 @HOOKS.register_module()
 class CVPTHook(_MethodHook):
     """``AdapterHook(method=dict(type='CVPT', ...))``."""
+
+
+def name_constructor(cfg: Config) -> None:
+    """Let the optimizer of ``cfg`` follow the methods' own rules, unless it names a constructor, in place."""
+    wrapper = cfg.get('optim_wrapper')
+    if isinstance(wrapper, dict) and 'optimizer' in wrapper:
+        wrapper.setdefault('constructor', CONSTRUCTOR)
 
 
 def adapter_hooks_in(cfg: Config) -> list[int]:

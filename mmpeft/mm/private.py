@@ -4,6 +4,7 @@ tests/test_private.py says which of them is gone.
 """
 
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 
 
@@ -15,6 +16,11 @@ def resumes(runner: Runner) -> bool:
 def loaded_from(runner: Runner) -> str | None:
     """The checkpoint that a runner was told to load."""
     return runner._load_from
+
+
+def accumulates(wrapper: OptimWrapper) -> bool:
+    """Whether an optimizer wrapper adds up the gradients of several iterations before it applies them."""
+    return wrapper._accumulative_counts > 1
 
 
 def update_val_interval(loop: BaseLoop) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmpeft.checkpoint import AdapterFile, differences_of, read_adapters
-from mmpeft.methods.configs import normal
+from mmpeft.contents import differences_of
+from mmpeft.opened_file import AdapterFile, in_order, read_adapters
 from mmpeft.reading import UnreadableError, read_as_data
 
 # Counts of BatchNorm, in which runs of different length differ and which nothing reads in a trained model.
@@ -58,7 +58,7 @@ class Ingredient:
             kind='adapter file',
             host=info.host,
             backbone=info.backbone,
-            methods=[{'type': method['type'], **normal(method)} for method in info.methods],
+            methods=[{'type': method['type'], **method} for method in in_order(info.methods)],
             base=info.digests,
             tensors=shapes,
             classes=info.classes,

@@ -17,6 +17,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     clip_grad=dict(max_norm=35, norm_type=2),
     accumulative_counts=accumulate,
+    constructor='DefaultOptimWrapperConstructor',
 )
 
 # The published files have 2 images per GPU and do not say how many GPUs; this takes one, as mmrotate's files do.

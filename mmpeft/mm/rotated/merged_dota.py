@@ -11,6 +11,7 @@ from mmrotate.evaluation.functional.mean_ap import print_map_summary
 from mmpeft.mm.rotated.dota_files import read_labels, write_task1
 from mmpeft.mm.rotated.patches import Detections, Truth, merge_detections, merge_truths, patch_of
 from mmpeft.mm.rotated.rotated_ap import class_results, mean_ap
+from mmpeft.mm.together import in_all
 from mmpeft.registry import METRICS
 
 
@@ -83,7 +84,25 @@ class MergedDOTAMetric(BaseMetric):
             found = Detections(boxes, predicted['scores'].cpu().float(), predicted['labels'].cpu().long())
             self.results.append((str(sample['img_id']), found, None if self.format_only else _truth(sample)))
 
-    def compute_metrics(self, results: list[tuple[str, Detections, Truth | None]]) -> dict[str, float]:
+    def evaluate(self, size: int) -> dict[str, float]:
+        self._error = None
+        scores = super().evaluate(size)
+        in_all(self._fail)
+        return scores
+
+    def _fail(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        # The first process computes and the others wait for what it found, so errors come after that.
+        try:
+            return self._metrics(results)
+        except Exception as error:
+            self._error = error
+            return {}
+
+    def _metrics(self, results: list[tuple[str, Detections, Truth | None]]) -> dict[str, float]:
         # mmengine hands back plain tuples, in an order that depends on the number of processes.
         results = [
             (name, Detections(*found), truth and Truth(*truth))

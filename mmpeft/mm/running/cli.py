@@ -65,7 +65,9 @@ def one_line_errors() -> Iterator[None]:
 
 def explain(error: BaseException | None) -> str | None:
     """The line for the user that an error carries, however often it was raised anew; None if it is a bug."""
-    while error is not None:
+    seen = set()  # `raise error from error` is its own cause
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, UserError) or _raised_by_mmpeft(error):
             return ' '.join(str(error).split())
         unknown = re.search(r'Failed to get (mmpeft\.\w+)|(mmpeft\.\w+) is not in the', str(error))
@@ -81,6 +83,8 @@ def _raised_by_mmpeft(error: BaseException) -> bool:
     if not isinstance(error, ValueError | RuntimeError | OSError):
         return False
     last = error.__traceback__
+    if last is None:  # a cause that was made and never raised
+        return False
     while last.tb_next is not None:
         last = last.tb_next
     return last.tb_frame.f_globals.get('__name__', '').startswith('mmpeft.')

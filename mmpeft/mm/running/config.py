@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 
 from mmpeft.mm.backbone import NAMED, wrapper_form
 from mmpeft.mm.checks import UserError, read_config, register_library
-from mmpeft.mm.hooks import COMPANIONS, adapter_hooks_in
+from mmpeft.mm.hooks import COMPANIONS, adapter_hooks_in, name_constructor
 from mmpeft.registry import HOOKS
 
 # What writes a log for each package; `requirements/` has a file of the same name.
@@ -57,10 +57,11 @@ def use_wrapper_form(cfg: Config, path: str) -> None:
 
 
 def add_companions(cfg: Config) -> None:
-    """List the hooks that report and that write adapter files in ``cfg``, if its backbone is one of mmpeft's."""
+    """Give ``cfg`` the hooks that report and write adapter files, and a constructor, if its backbone is one of ours."""
     backbone = cfg.model.get('backbone') or {}
     if not str(backbone.get('type')).startswith('mmpeft.'):
         return
+    name_constructor(cfg)
     for name in COMPANIONS:
         list_hook(cfg, name)
 

@@ -16,7 +16,7 @@ from mmpeft.mm.runners import bare_model
 from mmpeft.mm.running.config import add_companions, inject_at_build, list_hook, log_to, use_exact_resume
 from mmpeft.mm.running.holdout import hold_out
 from mmpeft.mm.running.tta import use_tta
-from mmpeft.mm.saving.resume import check_same_methods, find_resumable
+from mmpeft.mm.saving.resume import check_same_methods, newest_resumable
 from mmpeft.mm.weights.checkpoints import check_file, check_resumable, checkpoints_as_data
 from mmpeft.mm.weights.loading import adapter_file_in
 
@@ -138,14 +138,14 @@ def _set_start(cfg: Config, resume: str | None) -> None:
     """Let ``cfg`` say what to go on from, or else what to start from."""
     if resume is None and cfg.get('resume'):
         resume = cfg.get('load_from') or 'auto'
-    path = find_resumable(cfg.work_dir) if resume == 'auto' else resume
+    path, checkpoint = newest_resumable(cfg.work_dir) if resume == 'auto' else (resume, None)
     cfg.resume = path is not None
     if path is not None:
         cfg.load_from = path
     if not cfg.get('load_from') or '://' in cfg.load_from:
         return
     if cfg.resume:
-        check_same_methods(cfg, check_resumable(cfg.load_from))
+        check_same_methods(cfg, checkpoint or check_resumable(cfg.load_from))
     else:
         check_file(cfg.load_from)
 

@@ -1,6 +1,7 @@
 """A CheckpointHook that a kill at any moment leaves with whole files."""
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mmengine.hooks import CheckpointHook as StockCheckpointHook
 from mmengine.runner import Runner
 
 from mmpeft.files import remove_leftovers, write_atomically
+from mmpeft.mm.together import in_all
 from mmpeft.registry import HOOKS
 
 
@@ -42,7 +44,13 @@ class CheckpointHook(StockCheckpointHook):
     Each checkpoint, best ones included, is written to a hidden file, flushed and renamed; then ``last_checkpoint``,
     in the same way; then what is outdated is deleted. mmengine deletes first and writes in place. Other places than
     the local disk (``s3://`` and the like) and ``file_client_args`` keep mmengine's way.
+
+    Before it saves, hooks with a method ``before_checkpoint(runner)`` are called in all processes, of which the first
+    alone saves. Where it cannot, because a disk is full or a folder is gone, all processes end.
     """
+
+    _is_saving = False
+    _local = False
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -51,14 +59,30 @@ class CheckpointHook(StockCheckpointHook):
             return
         self.backend_args = dict(backend='mmpeft')
         self.file_backend = WholeFiles()
+        in_all(lambda: self._remove_leftovers(Path(runner.work_dir)))
+
+    def _remove_leftovers(self, work_dir: Path) -> None:
         if is_main_process():
             remove_leftovers(Path(self.out_dir), '*.pth')
-            remove_leftovers(Path(runner.work_dir), 'last_checkpoint')
+            remove_leftovers(work_dir, 'last_checkpoint')
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        if not self._local:
-            super()._save_checkpoint_with_step(runner, step, meta)
+        save = self._save_whole if self._local else super()._save_checkpoint_with_step
+        self._in_all(runner, lambda: save(runner, step, meta))
+
+    def _in_all(self, runner: Runner, save: Callable[[], None]) -> None:
+        """Do what the first process does alone; the newest checkpoint that follows a best one is part of it."""
+        if self._is_saving:
+            save()
             return
+        runner.call_hook('before_checkpoint')
+        self._is_saving = True
+        try:
+            in_all(save)
+        finally:
+            self._is_saving = False
+
+    def _save_whole(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = self._keep(runner, step)
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
@@ -94,6 +118,11 @@ class CheckpointHook(StockCheckpointHook):
         return steps[: -self.max_keep_ckpts]
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        if not self.save_best:
+            return
+        self._in_all(runner, lambda: self._save_best(runner, metrics))
+
+    def _save_best(self, runner: Runner, metrics: dict[str, Any]) -> None:
         super()._save_best_checkpoint(runner, metrics)
         if self._local and is_main_process():
             self.file_backend.delete_removed({*self._best()})

@@ -20,13 +20,19 @@ from mmpeft.mm.weights.checkpoints import check_resumable
 
 
 def find_resumable(work_dir: str) -> str | None:
+    """The path of ``newest_resumable``."""
+    return newest_resumable(work_dir)[0]
+
+
+def newest_resumable(work_dir: str) -> tuple[str | None, dict | None]:
     """The checkpoint to go on from: the one that ``last_checkpoint`` names, or the newest that is whole.
 
     Args:
         work_dir: The work dir of the run.
 
     Returns:
-        A path, an address of another place than the local disk, or None where the work dir has no checkpoint.
+        A path, an address of another place than the local disk, or None where the work dir has no checkpoint; and
+        what the file holds, which was read to see whether it is whole.
 
     Raises:
         UserError: ``last_checkpoint`` names a checkpoint that cannot be used, and there is no other.
@@ -34,21 +40,21 @@ def find_resumable(work_dir: str) -> str | None:
     pointer = Path(work_dir, 'last_checkpoint')
     named = pointer.read_text().strip() if pointer.is_file() else ''
     if '://' in named:
-        return named
+        return named, None
     refusals = []
     for path in _candidates(Path(work_dir), named):
         try:
-            check_resumable(path)
+            checkpoint = check_resumable(path)
         except UserError as error:
             refusals.append(str(error))
             continue
         if str(path) != named:
             reason = refusals[0] if named else f'{pointer} does not name a checkpoint.'
             print_log(f'{reason} Training goes on from {path} instead.', 'current', level=logging.WARNING)
-        return str(path)
+        return str(path), checkpoint
     if named:
         raise UserError(f'{refusals[0]} No other checkpoint is whole. To start anew, delete {pointer}.')
-    return None
+    return None, None
 
 
 def _candidates(work_dir: Path, named: str) -> Iterator[Path]:

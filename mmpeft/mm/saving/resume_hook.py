@@ -6,14 +6,17 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmengine.dist import gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.private import resumes, update_val_interval
-from mmpeft.mm.runners import bare_model, is_sharded
+from mmpeft.mm.private import accumulates, resumes, update_val_interval
+from mmpeft.mm.runners import bare_model, is_sharded, optim_wrappers
+from mmpeft.mm.saving.checkpoint_hook import CheckpointHook
 from mmpeft.mm.saving.resume import check_same_adapters, check_same_methods
 from mmpeft.random_state import random_state, set_random_state
 from mmpeft.registry import HOOKS
@@ -24,16 +27,17 @@ class ExactResumeHook(Hook):
     """Make a run that was killed and resumed end with the weights of one that was never killed, bit for bit.
 
     Checkpoints get the states of the random number generators (Python, NumPy, torch, GPU), the seeds of the sampler
-    and of the workers, and the gradients that were accumulated and not applied yet. Validation draws from a fork of
-    the generators. A checkpoint that was written before the validation that was due is validated when it is resumed,
-    so that schedules and best checkpoints that follow the metrics go on as they would have.
+    and of the workers, and the gradients that each process has accumulated and not applied yet. Validation draws from
+    a fork of the generators. A checkpoint that was written before the validation that was due is validated when it is
+    resumed, so that schedules and best checkpoints that follow the metrics go on as they would have.
 
     Exact on the CPU for epoch loops whose checkpoints are written by epoch and that have ``persistent_workers=False``,
     and for iteration loops with ``num_workers=0``. Elsewhere the order of random augmentations differs: workers are
     seeded by their rank and number, not by progress. Generators are saved and put back in the first process alone.
 
     Raises:
-        UserError: The checkpoint has other adapters than the model, or FSDP shards the model.
+        UserError: The checkpoint has other adapters than the model, FSDP shards the model, or several processes
+            accumulate gradients and mmengine's CheckpointHook saves.
     """
 
     priority = 'HIGHEST'
@@ -41,15 +45,18 @@ class ExactResumeHook(Hook):
     def __init__(self) -> None:
         self._resumed = None
         self._outside = None  # the generators as they were before the validation that is going on
+        self._gradients = None  # of each process, for the checkpoint that is about to be saved
+
+    def before_checkpoint(self, runner: Runner) -> None:
+        self._gradients = None if is_sharded(runner) else gather_object(_gradients(runner))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if 'optimizer' not in checkpoint:
             return
-        grads = {name: p.grad.cpu() for name, p in bare_model(runner).named_parameters() if p.grad is not None}
         checkpoint['resume_state'] = dict(
             random=self._outside or random_state(),
             seeds=_seeds(runner.train_dataloader),
-            gradients=grads,
+            gradients=self._gradients or [_gradients(runner)],
             validated=self._outside is not None,
         )
 
@@ -73,6 +80,7 @@ class ExactResumeHook(Hook):
             )
 
     def before_train(self, runner: Runner) -> None:
+        _check_saving(runner)
         loader = runner.train_dataloader
         if isinstance(runner.train_loop, IterBasedTrainLoop) and loader.generator is None:
             # A new iterator draws a number, and a resumed loop makes one where the first run did not.
@@ -80,9 +88,10 @@ class ExactResumeHook(Hook):
         if self._resumed is None:
             return
         _set_seeds(loader, self._resumed['seeds'], runner.rank)
+        gradients = _gradients_for(runner.rank, self._resumed['gradients'])
         for name, parameter in bare_model(runner).named_parameters():
-            if name in self._resumed['gradients']:
-                parameter.grad = self._resumed['gradients'][name].to(parameter.device)
+            if name in gradients:
+                parameter.grad = gradients[name].to(parameter.device)
 
     def before_train_epoch(self, runner: Runner) -> None:
         self._go_on(runner)
@@ -106,6 +115,34 @@ class ExactResumeHook(Hook):
     def after_val(self, runner: Runner) -> None:
         set_random_state(self._outside)
         self._outside = None
+
+
+def _check_saving(runner: Runner) -> None:
+    """Refuse a checkpoint that would hold the accumulated gradients of the first process alone."""
+    ours = any(isinstance(hook, CheckpointHook) for hook in runner.hooks)
+    if get_world_size() > 1 and not ours and any(map(accumulates, optim_wrappers(runner))):
+        raise UserError(
+            f'{get_world_size()} processes accumulate gradients of their own, and the CheckpointHook in use saves '
+            "those of the first. Set default_hooks.checkpoint.type='mmpeft.CheckpointHook', or leave out "
+            'ExactResumeHook.'
+        )
+
+
+def _gradients(runner: Runner) -> dict[str, Tensor]:
+    """The gradients that this process has now."""
+    return {name: p.grad.cpu() for name, p in bare_model(runner).named_parameters() if p.grad is not None}
+
+
+def _gradients_for(rank: int, saved: list[dict[str, Tensor]] | dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a process goes on with: its own gradients, or the mean where as many processes as then are not there now.
+
+    What DDP applies in the end is the mean, too. Checkpoints of old hold those of one process.
+    """
+    saved = saved if isinstance(saved, list) else [saved]
+    if len(saved) == get_world_size():
+        return saved[rank]
+    names = {name for gradients in saved for name in gradients}
+    return {name: sum(g[name] for g in saved if name in g) / len(saved) for name in names}
 
 
 def _validation_is_due(runner: Runner) -> bool:

@@ -18,15 +18,16 @@ from torch import Tensor, nn
 
 from mmpeft.adapter_file import checksum
 from mmpeft.checkpoint import missing_base
-from mmpeft.files import hash_of, write_atomically
+from mmpeft.files import write_atomically
 from mmpeft.fingerprint import fingerprint
 from mmpeft.freeze import adapted_backbones
 from mmpeft.methods import LoRA
-from mmpeft.mm.checks import UserError, leaves
+from mmpeft.mm.checks import UserError
 from mmpeft.mm.private import validate_by
 from mmpeft.mm.reports.runs import METRICS
 from mmpeft.mm.runners import bare_model
 from mmpeft.mm.running.progress import ScoringHook
+from mmpeft.mm.soups.data_state import data_state
 from mmpeft.mm.soups.ensembling import averaged_predictions
 from mmpeft.mm.soups.heldout import image_names
 from mmpeft.mm.weights.checkpoints import checkpoints_as_data
@@ -180,10 +181,7 @@ def _build_runner(cfg: Config, work_dir: str) -> Runner:
 
 def _context(cfg: Config, model: nn.Module) -> str:
     """What a score depends on beside the weights that are scored: model, data and evaluator, and the frozen base."""
-    parts = [cfg.model, cfg.val_dataloader, cfg.val_evaluator]
-    for _, dataset in leaves('', cfg.val_dataloader.dataset):
-        path = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-        parts.append(hash_of(path) if path.is_file() else str(path))
+    parts = [cfg.model, cfg.val_dataloader, cfg.val_evaluator, data_state(cfg)]
     parts += [fingerprint(b) for b in adapted_backbones(model).values() if not missing_base(b)]
     return json.dumps(parts, default=str)
 

@@ -90,9 +90,11 @@ def sweep(
         raise UserError('Slurm needs a partition; name it with --partition.')
     folder = Path(out)
     plan = dict(config=cfg.pretty_text, seed=seed, ranges=ranges)
-    _check_same(folder / PLAN, plan)
-    start = next(iter(folder.glob('start.*')), None) or write_start(cfg, folder, seed)
+    start = next(iter(folder.glob('start.*')), None)
+    _check_same(folder, plan, started=start is not None)
+    # In this order: what a kill leaves behind says which sweep it is of.
     write_atomically(folder / PLAN, lambda file: file.write(json.dumps(plan).encode()))
+    start = start or write_start(cfg, folder, seed)
     planned = [_plan(cfg, number, folder, start, tools, seed, ranges) for number in range(runs)]
     for run in planned:
         tell(f'{run.work_dir}: {", ".join(f"{name} {value:.4g}" for name, value in run.sampled.items())}')
@@ -135,17 +137,19 @@ def _ranges(cfg: Config, lr: Sequence[float] | None, decay: Sequence[float] | No
     return found
 
 
-def _check_same(path: Path, plan: dict) -> None:
-    """Refuse to mix two sweeps in one folder."""
-    if not path.is_file():
-        if path.parent.is_dir() and any(path.parent.iterdir()):
-            raise UserError(f'{path.parent} holds files that no sweep made; name another --out.')
+def _check_same(folder: Path, plan: dict, started: bool) -> None:
+    """Refuse to mix two sweeps in one folder; one that has no start file yet left nothing to mix with."""
+    path = folder / PLAN
+    if not started or not path.is_file():
+        found = folder.iterdir() if folder.is_dir() else ()
+        if any(file != path and not file.name.startswith('.') for file in found):
+            raise UserError(f'{folder} holds files that no sweep made; name another --out.')
         return
     before = json.loads(path.read_text(encoding='utf-8'))
     differing = [name for name in plan if before.get(name) != plan[name]]
     if differing:
         raise UserError(
-            f'{path.parent} holds a sweep with another {" and ".join(differing)}; name another --out, or give the '
+            f'{folder} holds a sweep with another {" and ".join(differing)}; name another --out, or give the '
             'same arguments to go on with it.'
         )
 
@@ -196,12 +200,13 @@ def _train(run: Run, tell: Callable[[str], None]) -> None:
     run.work_dir.mkdir(parents=True, exist_ok=True)
     log = run.work_dir / 'console.log'
     tell(f'{run.work_dir}: training, the log is {log}')
-    with log.open('a', encoding='utf-8') as file:
+    with log.open('ab') as file:
+        before = file.tell()
         status = subprocess.run(run.command, stdout=file, stderr=subprocess.STDOUT).returncode
     if status:
-        raise UserError(
-            f'{run.work_dir} failed ({log.read_text(encoding="utf-8").strip().splitlines()[-1]}); see {log}.'
-        )
+        said = log.read_bytes()[before:].decode(errors='replace').split('\n')
+        last = next((line.strip() for line in reversed(said) if line.strip()), f'status {status}, without a word')
+        raise UserError(f'{run.work_dir} failed ({last}); see {log}.')
     run.marker.touch()
 
 

@@ -3,6 +3,8 @@
 import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
@@ -11,11 +13,14 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
 from mmpeft.adapter_file import TIMM, WrongBaseError
-from mmpeft.checkpoint import AdapterFile, missing_base
+from mmpeft.contents import missing_base
 from mmpeft.fingerprint import base_names, base_tensors
 from mmpeft.freeze import is_adapter
 from mmpeft.hosts import Backbone
+from mmpeft.mm.together import in_all
 from mmpeft.mm.weights.checkpoints import checkpoints_as_data, state_in
+from mmpeft.mm.weights.sources import fetch_base
+from mmpeft.opened_file import AdapterFile
 from mmpeft.report import listed
 
 # What a stock class or a reader may make of a file with whatever content.
@@ -26,21 +31,23 @@ def find_base(backbone: Backbone, file: AdapterFile) -> None:
     """Load the base of ``file`` into ``backbone`` from where the config or else the file itself says.
 
     Each candidate is loaded into a copy, compared, and only then taken over: a place that does not exist or holds
-    another base is passed over with a line in the log, and the backbone is as it was. Files are read as data. The
-    backbone may ask for more of the base than the file knows, whose task may train the rest.
+    another base is passed over with a line in the log, and the backbone is as it was. Files are read as data. What only
+    the file names is fetched from another machine if the file ``may_fetch``; what an address gives is taken over by
+    all processes or by none. The backbone may ask for more of the base than the file knows, whose task may train the
+    rest.
 
     Raises:
         WrongBaseError: What was found is another base.
     """
     wrong = None
-    for place, load in _places(file, backbone.pretrained_cfg):
+    for candidate in _candidates(file, backbone.pretrained_cfg):
         aside = copy.deepcopy(backbone)
+        look = partial(_look, candidate, aside, file)
         try:
-            with checkpoints_as_data():
-                load(aside)
-            _check(aside, file, place)
+            in_all(look) if '://' in candidate.place else look()
         except UNUSABLE as error:
-            print_log(f'No base for {file.path} from {place}: {error}', 'current', logging.WARNING)
+            print_log(f'No base for {file.path} from {candidate.place}: {error}', 'current', logging.WARNING)
+            candidate.forget()
             wrong = wrong or (error if isinstance(error, WrongBaseError) else None)
             continue
         given = {n: t for n, t in aside.state_dict().items() if not is_adapter(n) and n not in aside.missing}
@@ -50,27 +57,54 @@ def find_base(backbone: Backbone, file: AdapterFile) -> None:
         raise wrong
 
 
-def _check(backbone: Backbone, file: AdapterFile, place: str) -> None:
-    missing = missing_base(backbone)
+@dataclass(frozen=True)
+class Candidate:
+    """A place where the base may be, what loads it from there into a backbone, and what forgets a copy of it."""
+
+    place: str
+    load: Callable[[Backbone], None]
+    forget: Callable[[], None] = lambda: None
+
+
+def _look(candidate: Candidate, aside: Backbone, file: AdapterFile) -> None:
+    """Load a candidate and refuse it if it is not the base of ``file``."""
+    with checkpoints_as_data():
+        candidate.load(aside)
+    missing = missing_base(aside)
     if missing:
         raise ValueError(f'it gives no {listed(missing)}.')
-    file.check_digests(base_tensors(backbone), f'that of {place}')
+    file.check_digests(base_tensors(aside), candidate.place)
 
 
-def _places(file: AdapterFile, init_cfg: Mapping | None) -> Iterator[tuple[str, Callable[[Backbone], None]]]:
-    """Where the base may be, and what loads it from there into a backbone."""
+def _candidates(file: AdapterFile, init_cfg: Mapping | None) -> Iterator[Candidate]:
     if init_cfg is not None:
-        yield init_cfg['checkpoint'], lambda backbone: backbone.init_weights()
+        yield Candidate(init_cfg['checkpoint'], lambda backbone: backbone.init_weights())
     base = file.info.base
     if base is None:
         return
     prefix, place = (TIMM, base.removeprefix(TIMM)) if base.startswith(TIMM) else ('', base)
     if '://' in place:
-        yield base, lambda backbone: load_base(backbone, base)
+        if file.may_fetch:
+            yield _remote(place, prefix)
         return
     for path in (Path(place), Path(file.path).parent / place, _downloads() / Path(place).name):
         if path.is_file():
-            yield str(path), lambda backbone, path=path: load_base(backbone, f'{prefix}{path}')
+            yield Candidate(str(path), lambda backbone, path=path: load_base(backbone, f'{prefix}{path}'))
+
+
+def _remote(place: str, prefix: str) -> Candidate:
+    """A base that only the file names: what was fetched and is not the base does not stay."""
+    fetched = []
+
+    def load(backbone: Backbone) -> None:
+        fetched.append(fetch_base(place))
+        load_base(backbone, f'{prefix}{fetched[0]}')
+
+    def forget() -> None:
+        for path in fetched:
+            path.unlink(missing_ok=True)
+
+    return Candidate(place, load, forget)
 
 
 def _downloads() -> Path:

@@ -4,7 +4,7 @@ mmengine's own reader falls back to a full pickle when the careful one refuses a
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -14,12 +14,13 @@ from urllib.parse import urlparse
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, get_rank
+from mmengine.dist import get_rank
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from mmpeft.mm.checks import UserError
+from mmpeft.mm.together import in_all
 from mmpeft.reading import UnreadableError, check_start, read_as_data, weights_only
 
 RESUME_KEYS = ('meta', 'message_hub', 'optimizer')
@@ -89,7 +90,9 @@ def state_in(checkpoint: Mapping, place: str) -> dict[str, Tensor]:
     found = state.items() if isinstance(state, Mapping) else ()
     tensors = {name: value for name, value in found if isinstance(name, str) and torch.is_tensor(value)}
     if not tensors:
-        raise UserError(f'{place} is no checkpoint of a model: it holds {_describe(checkpoint)} and no state dict.')
+        raise UserError(
+            f'{place} is no checkpoint of a model: it holds {_describe(checkpoint)} and no tensors by name.'
+        )
     return tensors
 
 
@@ -135,19 +138,24 @@ def download(url: str, key: str | None = None, name: str | None = None) -> Path:
         name: Its name in the cache; by default that of the URL.
 
     Raises:
-        UserError: The file cannot be fetched; it says where to put it by hand.
+        UserError: The file cannot be fetched, in whichever process; it says where to put it by hand.
     """
     path = Path(torch.hub.get_dir(), 'checkpoints', name or Path(urlparse(url).path).name)
-    if get_rank() == 0:
-        _fetch(url, path, key)
-    barrier()
-    _fetch(url, path, key)  # a machine that does not share the first one's cache
+    once(path, lambda: _fetch(url, path, key))
     return path
 
 
+def once(path: Path, fetch: Callable[[], None]) -> None:
+    """Let the first process ``fetch`` the file at ``path``, and then each whose machine does not share its disk.
+
+    Raises:
+        UserError: One of them could not; it is told to all.
+    """
+    in_all(lambda: None if path.exists() or get_rank() else fetch())
+    in_all(lambda: None if path.exists() else fetch())
+
+
 def _fetch(url: str, path: Path, key: str | None) -> None:
-    if path.exists():
-        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         print_log(f'Downloading {url} to {path}', 'current')

@@ -2,13 +2,20 @@
 
 import hashlib
 import re
+import shutil
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import URLError
 from urllib.parse import urlparse
+from urllib.request import HTTPRedirectHandler, build_opener
+
+import torch
+from mmengine.logging import print_log
 
 from mmpeft.adapter_file import DamagedFileError
-from mmpeft.files import hash_of
+from mmpeft.files import hash_of, write_atomically
 from mmpeft.mm.checks import UserError
-from mmpeft.mm.weights.checkpoints import download
+from mmpeft.mm.weights.checkpoints import download, once
 
 SUM = r'#sha256=(?P<sum>[0-9a-fA-F]{64})'
 HUB = re.compile(rf'hf://(?P<repo>[^/@#]+/[^/@#]+)/(?P<file>[^@#]+?)(@(?P<revision>[^#]+))?({SUM})?')
@@ -37,6 +44,41 @@ def fetch(place: str) -> Path:
     if expected is not None:
         _check_sum(path, expected.lower(), place)
     return path
+
+
+def fetch_base(place: str) -> Path:
+    """The local copy of a base that only an adapter file names, apart from all that a config asks for.
+
+    Raises:
+        UserError: The place is neither on the hub nor one of https, or the file cannot be fetched.
+    """
+    if place.startswith('hf://'):
+        return fetch(place)
+    url = place.partition('#')[0]
+    if not url.startswith('https://'):
+        raise UserError(f'{url} is not fetched: a base that only an adapter file names has to come by https.')
+    folder = Path(torch.hub.get_dir(), 'mmpeft', hashlib.sha256(place.encode()).hexdigest())
+    path = folder / ('base.safetensors' if url.endswith('.safetensors') else 'base.pth')
+    once(path, lambda: _copy(url, path))
+    return path
+
+
+class _HttpsAlone(HTTPRedirectHandler):
+    """Refuses to be led from https to anywhere else."""
+
+    def redirect_request(self, request, file, code, message, headers, url):
+        if not url.startswith('https://'):
+            raise URLError(f'it leads to {url}, which is not https')
+        return super().redirect_request(request, file, code, message, headers, url)
+
+
+def _copy(url: str, path: Path) -> None:
+    print_log(f'Downloading {url} to {path}', 'current')
+    try:
+        with build_opener(_HttpsAlone).open(url) as answer:
+            write_atomically(path, lambda file: shutil.copyfileobj(answer, file))
+    except (OSError, HTTPException) as error:
+        raise UserError(f'Cannot download {url} ({error}).') from error
 
 
 def _from_hub(repo: str, file: str, revision: str | None) -> Path:

@@ -19,7 +19,7 @@ REGISTERS = ('register_tokens', 'reg_token')
 
 
 @CheckpointLoader.register_scheme(prefixes=TIMM)
-def load_from_timm(filename: str, map_location: str | None = None) -> dict[str, Any]:
+def load_from_timm(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Load ``timm:FILE`` or ``timm:URL``, a plain ViT of timm, under the names of mmseg's ViT.
 
     mmseg itself would take little more than the class token from such a file, and say so in the log only. DINOv2, whose
