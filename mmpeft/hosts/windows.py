@@ -79,7 +79,7 @@ class WindowAttention(Host):
         Shape: ``(3 C)``
         """
         layer = self.w_msa.qkv
-        if layer.adapters:
+        if any(adapter.shifts for adapter in layer.adapters.values()):
             return layer(qkv.new_zeros(1, 1, layer.in_features)).flatten()
         return None if layer.bias is None else current_call().cast(layer.bias).to(qkv.dtype)
 

@@ -56,6 +56,7 @@ class Method(nn.Module):
         takes_maps: Whether it can sit at a convolution, whose output is a map (B, C, H, W): it asks for
             ``channel_axis``, or works beside it and has a ``delta``, the change of the kernel.
         folds: Whether it has a ``fold``.
+        shifts: Whether it may change what a layer makes of an input of zeros.
         no_decay: The names of its parameters, or of its layers, that train without weight decay.
         execution: Options that say how it computes and not what; adapter files leave them out.
         place_option: The option that says where it goes, in place of ``sites``.
@@ -66,6 +67,7 @@ class Method(nn.Module):
     beside: bool = False
     takes_maps: bool = False
     folds: bool = False
+    shifts: bool = True
     no_decay: tuple[str, ...] = ()
     execution: tuple[str, ...] = ()
     place_option: str | None = None
