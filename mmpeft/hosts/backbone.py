@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from mmpeft.hosts.call import Call, opened
-from mmpeft.hosts.host import adapt_as, is_shard
+from mmpeft.hosts.host import Host, adapt_as, is_shard, qualified_name
 from mmpeft.hosts.initialising import Initialised
 from mmpeft.hosts.leaf import Linear
 from mmpeft.hosts.loading import Loading
 from mmpeft.hosts.modes import Modes
-from mmpeft.hosts.names import CHECKPOINTING
+from mmpeft.hosts.names import CHECKPOINTING, LINEAR
 from mmpeft.operators import copies_in
 
 
@@ -66,7 +66,7 @@ class Backbone(Modes, Initialised, Loading):
     def adapt_linears(self) -> None:
         """Let linear layers take their frozen weights from the call; called once, before adapters are put in."""
         for module in [*self.modules()]:
-            if type(module) is nn.Linear:
+            if qualified_name(type(module)) in LINEAR and not isinstance(module, Host):
                 adapt_as(module, Linear)
         self.linears = tuple(m for m in self.modules() if isinstance(m, Linear | nn.MultiheadAttention))
 
