@@ -1,4 +1,5 @@
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -122,6 +123,12 @@ def test_every_file_has_its_place_in_the_order():
 @pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_is_longer_than_one_idea_needs(path):
     assert len(path.read_text().splitlines()) <= LONGEST
+
+
+def test_weights_are_read_and_written_in_one_place():
+    reads_safetensors = {path.name for path in FILES if any(name.startswith('safetensors') for name in imports(path))}
+    loads = {path.name for path in FILES if re.search(r'\btorch\.load\(', path.read_text())}
+    assert (reads_safetensors, loads) == ({'adapter_file.py'}, {'reading.py'})
 
 
 def test_importing_mmpeft_needs_torch_alone():

@@ -32,7 +32,7 @@ class ExactResumeHook(Hook):
     resumed, so that schedules and best checkpoints that follow the metrics go on as they would have.
 
     Exact on the CPU for epoch loops whose checkpoints are written by epoch and that have ``persistent_workers=False``,
-    and for iteration loops with ``num_workers=0``. Elsewhere the order of random augmentations differs: workers are
+    and for iteration loops with ``num_workers=0``. Elsewhere other random augmentations are drawn: workers are
     seeded by their rank and number, not by progress. Generators are saved and put back in the first process alone.
 
     Raises:
