@@ -9,12 +9,11 @@ from torch import Tensor
 
 from mmpeft.freeze import is_adapter, trained_names
 from mmpeft.hosts import Backbone
+from mmpeft.hosts.host import is_shard
 
 DIGEST_LENGTH = 16
 # The dtypes, beside fp32, in which a base may be held and is still known.
 HALVES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
-# What FSDP, FSDP2 and tensor parallelism (DTensor), and DeepSpeed's ZeRO-3 set on parameters that they shard.
-SHARD_MARKS = ('_fsdp_flattened', 'device_mesh', 'ds_id')
 
 
 def base_names(backbone: Backbone) -> set[str]:
@@ -55,7 +54,7 @@ def rounded_digests(backbone: Backbone) -> dict[str, dict[str, str]]:
 
 
 def _check_whole(backbone: Backbone) -> None:
-    sharded = [name for name, p in backbone.named_parameters() if any(hasattr(p, mark) for mark in SHARD_MARKS)]
+    sharded = [name for name, p in backbone.named_parameters() if is_shard(p)]
     if sharded:
         raise ValueError(
             f'{len(sharded)} parameters of {type(backbone).__name__} are shards, for example {sharded[0]}: this '

@@ -62,11 +62,13 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_f
     adapt(backbone)
     backbone.watch_loading()
     backbone.wire()
+    backbone.adapt_linears()
     for name in recomputing:
         owners[name].recompute_ffn = True
     backbone.adapter_methods = tuple(configs)
     for placement in placements:
         owners[placement.place.owner].adapters[placement.place.site] = placement.adapter
+    backbone.adapters_together = tuple(p.adapter for p in placements if 'together' in p.adapter.reads)
     return report(backbone)
 
 

@@ -174,7 +174,9 @@ class _Runner:
         adapters, calls = [adapter for _, adapter in adapters_of(self.model)], []
 
         def keep(adapter: nn.Module, args: tuple, out: Tensor) -> None:
-            calls.append((adapter, (args[0].detach().requires_grad_(), *args[1:]), torch.randn_like(out)))
+            # What adapters computed together belongs to the graph of this forward; alone each computes its own.
+            read = [None if what == 'together' else arg for what, arg in zip(adapter.reads, args[1:], strict=True)]
+            calls.append((adapter, (args[0].detach().requires_grad_(), *read), torch.randn_like(out)))
 
         handles = [adapter.register_forward_hook(keep) for adapter in adapters]
         self.outputs()

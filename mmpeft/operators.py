@@ -3,6 +3,8 @@
 Autograd calls them itself. Their plain forms, which differentiate what is public, are in tests/test_operators.py.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -81,3 +83,34 @@ def dropout_mask(like: Tensor, dropout: float) -> Tensor:
     """
     drawn = like if like.is_contiguous() else like.new_empty(like.shape)
     return torch.native_dropout(drawn, dropout, True)[1]
+
+
+def dropout(x: Tensor, probability: float) -> tuple[Tensor, Tensor]:
+    """Dropout in training, and which elements it keeps. Shape: ``(...) -> (...), (...)`` of bool."""
+    return torch.native_dropout(x, probability, True)
+
+
+def dropout_backward(grad: Tensor, kept: Tensor, probability: float) -> Tensor:
+    """The gradient of the input of ``dropout``: what is kept, divided by its share.
+
+    Shape: ``(...), (...) of bool -> (...)``
+    """
+    return aten.native_dropout_backward(grad, kept, 1 / (1 - probability))
+
+
+def copies_in(dtype: torch.dtype, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies of tensors in a dtype, in one operation."""
+    copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    if copies:
+        torch._foreach_copy_(copies, tensors)
+    return copies
+
+
+def products(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:
+    """The product of each pair of tensors, in one operation."""
+    return torch._foreach_mul(a, b)
+
+
+def add_products_(to: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
+    """Add to each tensor a product, in one operation."""
+    torch._foreach_addcmul_(to, a, b)

@@ -14,6 +14,8 @@ from mmpeft.methods.cvpt import Attention, plain
 class PlainMona(Mona):
     """Mona, one operation for each step of the authors' code."""
 
+    reads = ('hw_shape',)
+
     def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
         height, width = hw_shape
         y = self.down(self.norm(x) * self.gamma + x * self.gammax)

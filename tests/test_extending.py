@@ -297,7 +297,10 @@ METHODS_REFUSED = {
     'unknown site': (like(Well, sites=('qkw',)), r"Mine.sites names 'qkw'; known: before_attn"),
     'one site as text': (like(Well, sites='after_ffn'), r"Mine.sites is a tuple of names, .* got 'after_ffn'"),
     'no site': (like(Well, sites=()), 'Mine.sites is empty'),
-    'unknown reads': (like(Well, reads=('grid',)), "Mine.reads names 'grid'; known: hw_shape, attention, call"),
+    'unknown reads': (
+        like(Well, reads=('grid',)),
+        "reads names 'grid'; known: hw_shape, attention, together, call",
+    ),
     'unknown place option': (like(Well, place_option='deep'), "Mine.place_option is 'deep'; its options: width"),
     'unknown execution': (like(Well, execution=('lean',)), "Mine.execution names 'lean'; known: width"),
     'no flag': (like(Well, folds='yes'), "Mine.folds is True or False, got 'yes'"),

@@ -7,7 +7,7 @@ from tiny import MONA, pretrained, runner_config, same, swin, trained, wrapped
 
 import mmpeft
 from mmpeft.checkpoint import read_adapters
-from mmpeft.fingerprint import SHARD_MARKS
+from mmpeft.hosts.host import SHARD_MARKS
 from mmpeft.mm.hooks import AdapterReportHook
 from mmpeft.mm.runners import check_strategy
 from mmpeft.mm.saving.adapter_hook import AdapterCheckpointHook

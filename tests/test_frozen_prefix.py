@@ -33,10 +33,14 @@ def adapted(host, *methods, eval_frozen=False, recompute_ffn=False, **options):
 
 
 class Seen:
-    """A forward pass: modules that autograd keeps something of, those with gradients, and their live outputs."""
+    """A forward pass: modules that autograd keeps something of, those with gradients, and their live outputs.
+
+    Parameters, which are there anyway, do not count.
+    """
 
     def __init__(self, backbone):
         self.running, self.keeping, self.tracked, self.outputs = [], [], [], []
+        self.own = {parameter.data_ptr() for parameter in backbone.parameters()}
         for name, module in backbone.named_modules():
             module.register_forward_pre_hook(lambda module, args, name=name: self.running.append(name))
             module.register_forward_hook(lambda module, args, out: self.leave(out[0] if type(out) is tuple else out))
@@ -44,7 +48,8 @@ class Seen:
             self.result = backbone(image(40, 48))
 
     def keep(self, tensor):
-        self.keeping.append(self.running[-1])
+        if tensor.data_ptr() not in self.own:
+            self.keeping.append(self.running[-1])
         return tensor
 
     def leave(self, out):

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent / 'mmpeft'
 ORDER = [
     'version',
     'files',
+    'forms',
     'operators',
     'private',
     'sites',

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmpeft.costs import saved_bytes
-from mmpeft.methods import Mona, depthwise, mona_function
+from mmpeft.methods import Mona, depthwise
 from mmpeft.methods.configs import full_options
 from mmpeft.methods.depthwise import kernel_gradient
+from mmpeft.methods.dropout import draw
 from mmpeft.plain import PlainMona
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -43,7 +44,7 @@ def same_draws(monkeypatch):
     """The published steps drop what ours do."""
 
     def dropout(y, p, training):
-        return y * mona_function.draw(y, p) / (1 - p) if training and p else y
+        return y * draw(y, p) / (1 - p) if training and p else y
 
     monkeypatch.setattr(F, 'dropout', dropout)
 
@@ -96,7 +97,7 @@ def test_gradients_are_those_of_finite_differences(lean):
 @pytest.mark.parametrize('dropout', [0.1, 0.5, 0.999])
 def test_dropout_drops_its_share_everywhere_alike(dropout):
     torch.manual_seed(0)
-    kept = mona_function.draw(torch.empty(2000, 3, 67), dropout).float()
+    kept = draw(torch.empty(2000, 3, 67), dropout).float()
     deviation = (dropout * (1 - dropout)) ** 0.5
     for share, count in ((kept.mean(), kept.numel()), (kept.mean((0, 1)), 6000), (kept.mean((0, 2)), 134000)):
         assert (share - (1 - dropout)).abs().max() < 4.5 * deviation / count**0.5
@@ -107,7 +108,7 @@ def test_dropout_drops_its_share_everywhere_alike(dropout):
 def test_dropout_is_drawn_where_the_tokens_are_whatever_the_default_device_is():
     tokens = torch.empty(2, 3)
     with torch.device('meta'):
-        assert mona_function.draw(tokens, 0.5).device == tokens.device
+        assert draw(tokens, 0.5).device == tokens.device
 
 
 def test_the_backward_pass_leaves_the_generator_as_it_is():

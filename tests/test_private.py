@@ -15,8 +15,8 @@ from mmengine.runner.activation_checkpointing import turn_on_activation_checkpoi
 from tiny import SWIN, runner_config
 from torch import nn
 
-from mmpeft.fingerprint import SHARD_MARKS
-from mmpeft.hosts.names import CHECKPOINTING, INITIALISERS
+from mmpeft.hosts.host import SHARD_MARKS
+from mmpeft.hosts.names import CHECKPOINTING, INITIALISERS, LINEAR
 from mmpeft.mm.private import accumulates, loaded_from, resumes, validate_by
 from mmpeft.mm.saving.checkpoint_hook import CheckpointHook
 
@@ -119,3 +119,9 @@ def test_a_runner_tells_what_it_loads_and_builds_its_validation_when_that_is_run
     built = []
     runner.build_val_loop = lambda cfg: built.append(cfg) or SimpleNamespace()
     assert runner.val_loop is not None and built == [3]
+
+
+@pytest.mark.parametrize('name', LINEAR)
+def test_a_linear_layer_has_its_name(name):
+    module, _, cls = name.rpartition('.')
+    assert issubclass(getattr(importlib.import_module(module), cls), nn.Linear)

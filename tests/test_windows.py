@@ -179,7 +179,8 @@ WRITES = {
 
 
 @pytest.mark.parametrize('write', WRITES)
-def test_position_biases_are_kept_until_a_frozen_table_has_other_values(write, stock_attention):
+def test_position_biases_are_kept_until_a_frozen_table_has_other_values(write, stock_attention, monkeypatch):
+    monkeypatch.setenv('MMPEFT_FORM', 'cpu')
     host = wired(MONA).eval()
     attn = host.get_submodule(TABLE.partition('.w_msa')[0])
     host(image())
@@ -192,7 +193,8 @@ def test_position_biases_are_kept_until_a_frozen_table_has_other_values(write, s
     assert attn.kept_bias is not first
 
 
-def test_the_position_bias_of_a_table_that_trains_is_not_kept():
+def test_the_position_bias_of_a_table_that_trains_is_not_kept(monkeypatch):
+    monkeypatch.setenv('MMPEFT_FORM', 'cpu')
     host = wired(MONA)
     attn = host.stages[1].blocks[1].attn
     attn.w_msa.relative_position_bias_table.requires_grad_()

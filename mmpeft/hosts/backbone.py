@@ -1,16 +1,20 @@
 """What a backbone host is: where the sites lie, and what its blocks are told in every forward."""
 
 import re
+from collections import defaultdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmpeft.hosts.call import Call, opened
+from mmpeft.hosts.host import Host, adapt_as, is_shard, qualified_name
 from mmpeft.hosts.initialising import Initialised
+from mmpeft.hosts.leaf import Linear
 from mmpeft.hosts.loading import Loading
 from mmpeft.hosts.modes import Modes
-from mmpeft.hosts.names import CHECKPOINTING
+from mmpeft.hosts.names import CHECKPOINTING, LINEAR
+from mmpeft.operators import copies_in
 
 
 class Backbone(Modes, Initialised, Loading):
@@ -22,12 +26,16 @@ class Backbone(Modes, Initialised, Loading):
         bias_options: For patterns of the names of biases that may be absent the option of the stock class that makes
             them.
         adapter_methods: The configs of the injected methods.
+        adapters_together: The adapters that compute something together.
+        linears: The linear layers of the base.
     """
 
-    state = ('adapter_methods', '_checked')
+    state = ('adapter_methods', 'adapters_together', 'linears', '_checked')
     places: dict[str, str] = {}
     bias_options: dict[str, str] = {}
     adapter_methods: tuple[dict, ...] = ()
+    adapters_together: tuple[nn.Module, ...] = ()
+    linears: tuple[nn.Module, ...] = ()
     _checked = False
 
     @classmethod
@@ -47,6 +55,32 @@ class Backbone(Modes, Initialised, Loading):
     def wire(self) -> None:
         """Adapt what else has to be, such as attention; called once, after the classes are swapped."""
 
+    def computed_together(self) -> dict[nn.Module, Any]:
+        """What adapters make of their parameters together, by the adapter."""
+        kinds = defaultdict(list)
+        for adapter in self.adapters_together:
+            if 'together' in adapter.reads and not any(map(is_shard, adapter.parameters())):
+                kinds[type(adapter)].append(adapter)
+        return {a: made for kind, group in kinds.items() for a, made in zip(group, kind.together(group), strict=True)}
+
+    def adapt_linears(self) -> None:
+        """Let linear layers take their frozen weights from the call; called once, before adapters are put in."""
+        for module in [*self.modules()]:
+            if qualified_name(type(module)) in LINEAR and not isinstance(module, Host):
+                adapt_as(module, Linear)
+        self.linears = tuple(m for m in self.modules() if isinstance(m, Linear | nn.MultiheadAttention))
+
+    def casts(self, device: str) -> dict[int, Tensor]:
+        """The frozen weights of linear layers in the dtype of autocast, which then need not be copied one by one.
+
+        Autograd keeps them all the same. Where it does not, in inference, they would take memory.
+        """
+        if not (torch.is_autocast_enabled(device) and torch.is_grad_enabled()):
+            return {}
+        weights = (p for layer in self.linears for p in layer.parameters() if not p.requires_grad)
+        frozen = [p for p in weights if p.dtype == torch.float32 and not is_shard(p)]
+        return dict(zip(map(id, frozen), copies_in(torch.get_autocast_dtype(device), frozen), strict=True))
+
     def norm_before(self, name: str) -> nn.LayerNorm | None:
         """The norm whose output alone the linear layer ``name`` reads, if the layer has full row rank and no bias."""
         return None
@@ -56,7 +90,9 @@ class Backbone(Modes, Initialised, Loading):
             self.check_base()
             self._check_checkpointing()
             self._checked = True
-        with opened(Call(extra_tokens=self.extra_tokens())):
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        made = {} if traced else dict(together=self.computed_together(), casts=self.casts(x.device.type))
+        with opened(Call(extra_tokens=self.extra_tokens(), **made)):
             return super().forward(x, *args, **kwargs)
 
     def _check_checkpointing(self) -> None:

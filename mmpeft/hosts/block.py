@@ -43,8 +43,8 @@ class PreNormBlock(Host):
         """The weights of the block's self-attention as they are now."""
         raise NotImplementedError
 
-    def tell(self, what: str, call: Call) -> Any:
-        return self.attention_weights() if what == 'attention' else super().tell(what, call)
+    def tell(self, what: str, adapter: nn.Module, call: Call) -> Any:
+        return self.attention_weights() if what == 'attention' else super().tell(what, adapter, call)
 
     def checkpointed(self, x: Tensor, call: Call) -> Tensor:
         if self.with_cp and is_grad_enabled():

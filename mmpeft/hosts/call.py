@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(eq=False)
@@ -21,13 +21,25 @@ class Call:
         hw_shape: Height and width of the grid of patch tokens; None until the patch embedding has told it.
         extra_tokens: How many tokens stand before those of the grid: class and register tokens.
         prompts: Sets of tokens (B, P, C) that one block hands to the next beside the stream.
+        together: What adapters made of their parameters together in this forward.
+        casts: Frozen weights in the dtype of autocast, by the ``id`` of the parameter.
         given: What the stock backbone gave to the block beside the tokens, by name: tables, masks, rotations.
     """
 
     hw_shape: tuple[int, int] | None = None
     extra_tokens: int = 0
     prompts: tuple[Tensor, ...] = ()
+    together: Mapping[nn.Module, Any] = field(default_factory=dict)
+    casts: Mapping[int, Tensor] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
+
+    def on_grid(self, hw_shape: tuple[int, int]) -> 'Call':
+        """The same call, for a block that is told the grid of its own tokens."""
+        return replace(self, hw_shape=hw_shape)
+
+    def cast(self, parameter: Tensor | None) -> Tensor | None:
+        """A frozen weight as autocast would have it, if it is there; autocast itself would make a copy each time."""
+        return self.casts.get(id(parameter), parameter)
 
     def with_given(self, **given: Any) -> 'Call':
         """The same call, for a block that the stock backbone gives more than the tokens."""

@@ -8,13 +8,21 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmpeft.hosts.call import Call
+from mmpeft.hosts.call import Call, current_call
 from mmpeft.start import draw
+
+# What FSDP, FSDP2 and tensor parallelism (DTensor), and DeepSpeed's ZeRO-3 set on parameters that they shard.
+SHARD_MARKS = ('_fsdp_flattened', 'device_mesh', 'ds_id')
 
 
 def qualified_name(cls: type) -> str:
     """The module and the name of ``cls``, by which stock classes are known without importing them."""
     return f'{cls.__module__}.{cls.__qualname__}'
+
+
+def is_shard(parameter: nn.Parameter) -> bool:
+    """Whether this process holds a part of the parameter alone."""
+    return any(hasattr(parameter, mark) for mark in SHARD_MARKS)
 
 
 def is_adapter(name: str) -> bool:
@@ -65,13 +73,15 @@ class Host:
                     f'{" or ".join(known)}'
                 )
 
-    def tell(self, what: str, call: Call | None) -> Any:
+    def tell(self, what: str, adapter: nn.Module, call: Call | None) -> Any:
         """What an adapter that reads ``what``, one of ``mmpeft.methods.method.READS``, is called with."""
+        if what == 'together':
+            return call.together.get(adapter)
         return call if what == 'call' else call.hw_shape
 
     def run(self, adapter: nn.Module, x: Tensor, call: Call | None) -> Tensor:
         """What ``adapter`` makes of ``x`` in this call."""
-        return adapter(x, *[self.tell(what, call) for what in adapter.reads])
+        return adapter(x, *[self.tell(what, adapter, call) for what in adapter.reads])
 
     def at(self, site: str, value: Tensor, x: Tensor, call: Call | None = None) -> Tensor:
         """What goes on from ``site``: the value itself, or what the adapter there makes of it.
@@ -86,9 +96,14 @@ class Host:
 
     def at_linear(self, site: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What goes on from ``site``, the output of a linear layer, which an adapter computes with its own."""
-        if site not in self.adapters:
-            return F.linear(x, weight, bias)
-        return self.adapters[site].after_linear(x, weight, bias)
+        adapter = self.adapters[site] if site in self.adapters else None
+        if adapter is not None and adapter.has_own('after_linear'):
+            return adapter.after_linear(x, weight, bias)
+        call = current_call()
+        y = F.linear(x, call.cast(weight), call.cast(bias))
+        if adapter is None:
+            return y
+        return y + adapter(x) if adapter.beside else adapter(y)
 
     def restore(self) -> None:
         """Give the module its stock class back, and leave none of our attributes in it."""

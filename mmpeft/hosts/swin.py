@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from mmpeft.hosts.backbone import Backbone
 from mmpeft.hosts.block import FFN, NORM, PreNormBlock
-from mmpeft.hosts.call import Call
+from mmpeft.hosts.call import Call, current_call
 from mmpeft.hosts.host import adapt_as, qualified_name
 from mmpeft.hosts.windows import WindowAttention
 from mmpeft.methods.cvpt import Attention
@@ -22,7 +22,7 @@ class SwinBlock(PreNormBlock):
     parts = {'norm1': NORM, 'attn': SHIFTED, 'attn.w_msa': WINDOWS, 'norm2': NORM, 'ffn': FFN}
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-        return self.checkpointed(x, Call(hw_shape))
+        return self.checkpointed(x, current_call().on_grid(hw_shape))
 
     def attention(self, y: Tensor, call: Call) -> Tensor:
         return self.attn(y, call.hw_shape)

@@ -54,11 +54,12 @@ class ViTBlock(PreNormBlock):
         front = x.shape[1] - math.prod(call.hw_shape) if 'hw_shape' in adapter.reads else 0
         if not front:
             return super().run(adapter, x, call)
-        return torch.cat((x[:, :front], super().run(adapter, x[:, front:], call)), dim=1)
+        others, patches = x.split((front, x.shape[1] - front), dim=1)
+        return torch.cat((others, super().run(adapter, patches, call)), dim=1)
 
 
 class MMSegBlock(ViTBlock):
-    """mmseg's block: its attention module adds the identity itself."""
+    """mmseg's block, whose attention would add the identity itself."""
 
     parts = {
         'ln1': NORM,
@@ -69,7 +70,11 @@ class MMSegBlock(ViTBlock):
     }
 
     def attention(self, y: Tensor, call: Call) -> Tensor:
-        return self.attn(y, identity=0)
+        attn = self.attn
+        if attn.attn.in_proj_weight.requires_grad or not attn.batch_first:
+            return attn(y, identity=0)
+        out, _ = attn.attn(*[y.transpose(0, 1)] * 3)
+        return attn.dropout_layer(attn.proj_drop(out.transpose(0, 1)))
 
     def attention_weights(self) -> Attention:
         attn = self.attn.attn
@@ -123,7 +128,7 @@ class SelfAttention(Host):
             raise ValueError('Adapters inside nn.MultiheadAttention take no masks.')
         x = query.transpose(0, 1)  # as the block around has it in memory
         qkv = self.at_linear('qkv', x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=2))
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         y = y.transpose(1, 2).flatten(2)
         return self.at_linear('proj', y, self.out_proj.weight, self.out_proj.bias).transpose(0, 1), None

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmpeft.forms import for_cpu
+from mmpeft.hosts.call import current_call
 from mmpeft.hosts.host import Host
 from mmpeft.operators import softmax_backward_
 
@@ -65,10 +67,21 @@ class WindowAttention(Host):
         has_values = type(query) is Tensor
         cut = windows_of if has_values else windows_of.__wrapped__
         windows = cut(*hw_shape, size, self.shift_size, query.device, table.dtype)
-        bias = self.position_bias(keep=has_values and table.device.type == 'cpu' and not table.requires_grad)
-        row = msa.qkv(query.new_zeros(1, 1, query.shape[2])).flatten() if len(windows.padding) else None
-        out = AttentionFunction.apply(msa.qkv(query), row, bias, windows, msa.scale)
+        bias = self.position_bias(keep=has_values and for_cpu(table) and not table.requires_grad)
+        qkv = msa.qkv(query)
+        row = self.padding_row(qkv) if len(windows.padding) else None
+        out = AttentionFunction.apply(qkv, row, bias, windows, msa.scale)
         return self.drop(msa.proj_drop(msa.proj(out)))
+
+    def padding_row(self, qkv: Tensor) -> Tensor | None:
+        """What ``qkv`` makes of padding, whose tokens are zero: its bias, unless an adapter changes that; None is zero.
+
+        Shape: ``(3 C)``
+        """
+        layer = self.w_msa.qkv
+        if any(adapter.shifts for adapter in layer.adapters.values()):
+            return layer(qkv.new_zeros(1, 1, layer.in_features)).flatten()
+        return None if layer.bias is None else current_call().cast(layer.bias).to(qkv.dtype)
 
     def position_bias(self, keep: bool) -> Tensor:
         """What the table holds for the pairs of a window; kept until the table has other values.

@@ -1,12 +1,25 @@
 """Adapters of two projections with GELU between them: Adapter, AdaptFormer and LoRand."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpeft.methods.casting import as_autocast_would
 from mmpeft.methods.method import Method
 
 INITS = ('trunc_normal', 'torch')
+
+
+class Projections(NamedTuple):
+    """The weights of the two projections."""
+
+    down: Tensor
+    down_bias: Tensor
+    up: Tensor
+    up_bias: Tensor
 
 
 class Adapter(Method):
@@ -29,6 +42,7 @@ class Adapter(Method):
     """
 
     sites = ('after_attn', 'ffn_branch')
+    reads = ('together',)
 
     def __init__(self, dim: int, bottleneck: int = 64, dropout: float = 0.1, init: str = 'trunc_normal') -> None:
         super().__init__()
@@ -46,12 +60,23 @@ class Adapter(Method):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """The activations of the bottleneck. Shape: ``(..., C) -> (..., D)``."""
-        return F.dropout(F.gelu(self.down(x)), self.dropout, self.training)
+    @classmethod
+    def together(cls, adapters: Sequence['Adapter']) -> list[Projections]:
+        cast = as_autocast_would([tensor for adapter in adapters for tensor in adapter.projections()])
+        return [Projections(*cast[start : start + 4]) for start in range(0, len(cast), 4)]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.up(self.hidden(x))
+    def projections(self) -> Projections:
+        """The weights as they are."""
+        return Projections(self.down.weight, self.down.bias, self.up.weight, self.up.bias)
+
+    def hidden(self, x: Tensor, weights: Projections | None = None) -> Tensor:
+        """The activations of the bottleneck. Shape: ``(..., C) -> (..., D)``."""
+        weights = self.projections() if weights is None else weights
+        return F.dropout(F.gelu(F.linear(x, weights.down, weights.down_bias)), self.dropout, self.training)
+
+    def forward(self, x: Tensor, weights: Projections | None = None) -> Tensor:
+        weights = self.projections() if weights is None else weights
+        return x + F.linear(self.hidden(x, weights), weights.up, weights.up_bias)
 
 
 class AdaptFormer(Adapter):
@@ -89,8 +114,9 @@ class AdaptFormer(Adapter):
             raise ValueError('AdaptFormer needs a scale other than 0: with 0 it would learn nothing.')
         self.scale = scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(self.hidden(x), self.scale * self.up.weight, self.scale * self.up.bias)
+    def forward(self, x: Tensor, weights: Projections | None = None) -> Tensor:
+        weights = self.projections() if weights is None else weights
+        return F.linear(self.hidden(x, weights), self.scale * weights.up, self.scale * weights.up_bias)
 
 
 class LoRand(Method):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmpeft.forms import for_cpu
 from mmpeft.operators import depthwise_backward
 
 PADDING = 3
@@ -25,19 +26,21 @@ def convolution(y: Tensor, hw_shape: tuple[int, int], kernel: Tensor, bias: Tens
     return _as_tokens(F.conv2d(_as_maps(y, hw_shape), kernel, bias, padding=PADDING, groups=y.shape[2]))
 
 
-def convolution_backward(grad: Tensor, y: Tensor, hw_shape: tuple[int, int], kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of kernel and input.
+def convolution_backward(
+    grad: Tensor, y: Tensor, hw_shape: tuple[int, int], kernel: Tensor, trains: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of input and, where it trains, kernel.
 
-    Shape: ``(B, H W, D), (B, H W, D), (H, W), (D, 1, 7, 7) -> (D, 1, 7, 7), (B, H W, D)``
+    Shape: ``(B, H W, D), (B, H W, D), (H, W), (D, 1, 7, 7) -> (B, H W, D), (D, 1, 7, 7)``
     """
-    on_cpu = grad.device.type == 'cpu'
+    by_lanes = trains and for_cpu(grad)
     maps = _as_maps(grad, hw_shape), _as_maps(y, hw_shape)
-    grad_y, grad_kernel = depthwise_backward(*maps, kernel, PADDING, needs_kernel=not on_cpu)
-    if on_cpu:
+    grad_y, grad_kernel = depthwise_backward(*maps, kernel, PADDING, needs_kernel=trains and not by_lanes)
+    if by_lanes:
         images = max(1, TOKENS // y.shape[1])
         parts = zip(grad.split(images), y.split(images), strict=True)
         grad_kernel = reduce(torch.add, (kernel_gradient(*part, hw_shape) for part in parts))
-    return grad_kernel, _as_tokens(grad_y)
+    return _as_tokens(grad_y), grad_kernel
 
 
 def kernel_gradient(grad: Tensor, y: Tensor, hw_shape: tuple[int, int]) -> Tensor:

@@ -42,6 +42,7 @@ class LoRA(Method):
     beside = True
     takes_maps = True
     folds = True
+    shifts = False
     place_option = 'targets'
 
     def __init__(

@@ -1,7 +1,7 @@
 """What a method is: what each says of itself, what it is built from, and what it is called with."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 # What a place tells the constructor of an adapter that names it; every other argument of the constructor is an option.
 SIZES = ('dim', 'in_features', 'out_features', 'channel_axis', 'depth', 'patch_size', 'site')
 # What a host can tell an adapter at each call, beside the tensor.
-READS = ('hw_shape', 'attention', 'call')
+READS = ('hw_shape', 'attention', 'together', 'call')
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +49,14 @@ class Method(nn.Module):
         sites: Where its adapters sit by default. Layers in this list that a backbone does not have are left out.
         reads: What its ``forward`` is called with after the tensor, in this order: ``'hw_shape'``, the height and width
             of the grid of tokens; ``'attention'``, the weights of the block's self-attention as they are now
-            (``mmpeft.methods.cvpt.Attention``); ``'call'``, all that is known of this forward
-            (``mmpeft.hosts.call.Call``).
+            (``mmpeft.methods.cvpt.Attention``); ``'together'``, what ``together`` made for this adapter, None where it
+            was not asked; ``'call'``, all that is known of this forward (``mmpeft.hosts.call.Call``).
         beside: Whether the host adds what ``forward`` returns, computed from the input of the site. Otherwise
             ``forward`` turns the value at the site into a new one.
         takes_maps: Whether it can sit at a convolution, whose output is a map (B, C, H, W): it asks for
             ``channel_axis``, or works beside it and has a ``delta``, the change of the kernel.
         folds: Whether it has a ``fold``.
+        shifts: Whether it may change what a layer makes of an input of zeros.
         no_decay: The names of its parameters, or of its layers, that train without weight decay.
         execution: Options that say how it computes and not what; adapter files leave them out.
         place_option: The option that says where it goes, in place of ``sites``.
@@ -66,6 +67,7 @@ class Method(nn.Module):
     beside: bool = False
     takes_maps: bool = False
     folds: bool = False
+    shifts: bool = True
     no_decay: tuple[str, ...] = ()
     execution: tuple[str, ...] = ()
     place_option: str | None = None
@@ -96,6 +98,15 @@ class Method(nn.Module):
                 that it is saved and trained once.
         """
         return cls(**{name: size for name, size in place.sizes.items() if name in sizes_of(cls)}, **options)
+
+    @classmethod
+    def together(cls, adapters: Sequence['Method']) -> list[Any]:
+        """What the adapters of a backbone make of their parameters in each forward, for all of them at once.
+
+        For many small computations that take few operations together. An adapter that is called by itself, or whose
+        parameters are in shards then, makes its own.
+        """
+        raise NotImplementedError(f'{cls.__name__} computes nothing together.')
 
     def reset_parameters(self) -> None:
         """Draw the starting values from torch's global generator, which is seeded by the place."""

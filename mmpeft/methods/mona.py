@@ -1,5 +1,7 @@
 """Mona: multi-cognitive visual adapter."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from mmpeft.methods.depthwise import convolution
 from mmpeft.methods.method import Method
 from mmpeft.methods.mona_function import MonaFunction
-from mmpeft.methods.mona_weights import Parameters
+from mmpeft.methods.mona_weights import Parameters, Weights, compose
 
 INITS = ('trunc_normal', 'torch')
 
@@ -20,9 +22,9 @@ class Mona(Method):
     ``out = x + up(dropout(gelu(y)))``.
 
     The three depthwise kernels, their mean and the skip are one 7 x 7 kernel, the 1 x 1 kernel and its skip are
-    one matrix, and gamma folds into the affine of the norm. They are composed in every forward, so the result and
-    the gradients of the parts are those of the formula above. Training runs it as one operation that keeps less for
-    the backward pass than its steps would; it has no second derivatives.
+    one matrix, and gamma folds into the affine of the norm. They are composed in every forward, for all layers of a
+    backbone together, so the result and the gradients of the parts are those of the formula above. Training runs it as
+    one operation that keeps less for the backward pass than its steps would; it has no second derivatives.
 
     Args:
         dim: Channels C of the tokens.
@@ -42,7 +44,7 @@ class Mona(Method):
     """
 
     sites = ('after_attn', 'after_ffn')
-    reads = ('hw_shape',)
+    reads = ('hw_shape', 'together')
     no_decay = ('norm',)
     execution = ('lean',)  # how it computes, not what: no part of what a file of trained weights is for
 
@@ -85,14 +87,24 @@ class Mona(Method):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+    @classmethod
+    def together(cls, adapters: Sequence['Mona']) -> list[Weights]:
+        return compose([adapter.parts() for adapter in adapters], adapters[0].product_dtype())
+
+    def product_dtype(self) -> torch.dtype:
+        """The dtype of products and convolutions as things stand."""
+        device = self.gamma.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.gamma.dtype
+
+    def forward(self, x: Tensor, hw_shape: tuple[int, int], weights: Weights | None = None) -> Tensor:
         height, width = hw_shape
         if x.shape[1] != height * width:
             raise ValueError(f'Mona got {x.shape[1]} tokens for a grid of {height} x {width} = {height * width}.')
         dropout = self.dropout if self.training else 0.0
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.steps(x, hw_shape, dropout)
-        return MonaFunction.apply(x, hw_shape, self.norm.eps, dropout, self.lean, *self.parts())
+        weights = self.together([self])[0] if weights is None else weights
+        return MonaFunction.apply(x, hw_shape, self.norm.eps, dropout, self.lean, *weights)
 
     def parts(self) -> Parameters:
         """The parameters, part by part."""

@@ -116,7 +116,7 @@ def _check_says(cls: type[Method]) -> None:
         raise ValueError(f'{cls.__name__}.sites is empty: say where its adapters go by default.')
     if cls.place_option is not None and cls.place_option not in options:
         raise ValueError(f'{cls.__name__}.place_option is {cls.place_option!r}; its options: {", ".join(options)}.')
-    for attribute in ('takes_maps', 'folds'):
+    for attribute in ('takes_maps', 'folds', 'shifts'):
         if not isinstance(getattr(cls, attribute), bool):
             raise ValueError(f'{cls.__name__}.{attribute} is True or False, got {getattr(cls, attribute)!r}.')
     for method, wanted in dict(reset_parameters=True, fold=cls.folds).items():

@@ -1,0 +1,38 @@
+"""Weights of many adapters in the dtype of autocast, in one operation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mmpeft.operators import copies_in
+
+
+def as_autocast_would(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors in the dtype of autocast where it is on, else themselves; gradients flow to them.
+
+    Autocast makes a copy of each, and autograd a copy of each gradient; this makes all at once.
+    """
+    device = tensors[0].device.type
+    dtype = torch.get_autocast_dtype(device)
+    if not torch.is_autocast_enabled(device) or tensors[0].dtype in (dtype, torch.float64):
+        return [*tensors]
+    return [*Casting.apply(dtype, *tensors)]
+
+
+class Casting(torch.autograd.Function):
+    """Copies of tensors in another dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.dtype = tensors[0].dtype
+        ctx.set_materialize_grads(False)
+        return tuple(copies_in(dtype, tensors))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None):
+        found = iter(copies_in(ctx.dtype, [grad for grad in grads if grad is not None]))
+        return None, *(None if grad is None else next(found) for grad in grads)
