@@ -178,15 +178,15 @@ def _blocks_to_recompute(backbone: nn.Module) -> list[str]:
 
 
 def _check_fit(cls: type[Method], place: Place) -> None:
-    if cls.reads and place.site in LEAF_SITES:
-        what = dict(hw_shape='the grid of its tokens', attention='the attention of its block').get(
-            cls.reads[0], 'the call'
-        )
+    if 'channel_axis' in place.sizes and not cls.takes_maps:
+        raise ValueError(f'{cls.__name__} works on tokens, and {place.owner} is a convolution, whose output is a map.')
+    unknown = [what for what in cls.reads if what != 'together']
+    if unknown and place.site in LEAF_SITES:
+        known = dict(hw_shape='the grid of its tokens', attention='the attention of its block', call='the call')
+        what = known[unknown[0]]
         raise ValueError(f'{cls.__name__} needs {what}, which is not known at the leaf site {place.site!r}.')
     if place.site == 'input' and 'input' not in cls.sites:
         raise ValueError(f"{cls.__name__} has no tokens to give, and the site 'input' takes nothing else.")
-    if 'channel_axis' in place.sizes and not cls.takes_maps:
-        raise ValueError(f'{cls.__name__} works on tokens, and {place.owner} is a convolution, whose output is a map.')
     if cls.has_own('start_from') and place.weight is None:
         raise ValueError(f'{cls.__name__} starts from the weight of a layer, and {place.site!r} is the output of none.')
     if not cls.has_own('forward') and ('in_features' not in place.sizes or 'channel_axis' in place.sizes):

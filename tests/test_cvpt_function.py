@@ -1,5 +1,7 @@
 """The folded form of CVPT as one operation: what it keeps, and where its gradients hold."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_cvpt import DEPTH, DIM, HEADS, gradients, host_attention, spread, tokens, weights_of
@@ -7,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mmpeft.costs import saved_bytes
-from mmpeft.methods.cvpt import CVPT, MARGIN, Attention, folded, operations
+from mmpeft.methods.cvpt import CVPT, MARGIN, Attention, folded, operations, plain
 from mmpeft.plain import PlainCVPT
 
 
@@ -71,6 +73,17 @@ def test_before_prompts_that_do_not_train_the_stream_gets_its_gradient():
     layer, attention, x = few(dropout=0), frozen_attention(), tokens()
     expected = gradients(layer(x, attention), x)
     assert torch.equal(*gradients(layer.requires_grad_(False)(x, attention), x), *expected)
+
+
+@pytest.mark.parametrize('trains', ['q_weight', 'out_weight'])
+def test_projections_that_train_get_their_gradient_beside_frozen_prompts(trains):
+    layer, attention, x = few(dropout=0).requires_grad_(False), frozen_attention(), tokens().detach()
+    found = []
+    for form in (folded, plain):
+        weight = getattr(attention, trains).detach().requires_grad_()
+        y = form(x, layer.prompts.unsqueeze(0), replace(attention, **{trains: weight}))
+        found.append(torch.autograd.grad(y.square().sum(), weight)[0])
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize('dropout', [0, 0.5])

@@ -117,6 +117,6 @@ def test_our_own_test_tool_gives_an_adapter_file_the_score_of_the_checkpoint(det
 
 def test_our_own_test_tool_refuses_an_adapter_file_of_another_head(detector):
     config, _ = detector
-    options = {'model.bbox_head.num_classes': 3}
-    with pytest.raises(mmpeft.WrongModelError, match='bbox_head.retina_cls'):
+    options = {'model.bbox_head.stacked_convs': 2}
+    with pytest.raises(mmpeft.WrongModelError, match='bbox_head'):
         run.test(str(config), str(config.parent / 'adapters_last.safetensors'), cfg_options=options)

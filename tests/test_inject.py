@@ -174,3 +174,11 @@ def test_attention_that_no_host_knows_stays_stock_where_only_the_base_trains():
     mmpeft.inject(backbone, dict(type='BitFit'))
     mmpeft.freeze(backbone)
     assert torch.equal(backbone(x)[0], plain(x)[0])
+
+
+def test_an_adapter_of_tokens_goes_to_leaf_sites_too():
+    backbone = swin()
+    mmpeft.inject(backbone, dict(type='Adapter', bottleneck=4, sites=['norm1', 'fc1']))
+    mmpeft.freeze(backbone)
+    sum(out.sum() for out in backbone(image())).backward()
+    assert all(p.grad is not None for name, p in backbone.named_parameters() if mmpeft.is_adapter(name))

@@ -103,7 +103,7 @@ class Host:
         y = F.linear(x, call.cast(weight), call.cast(bias))
         if adapter is None:
             return y
-        return y + adapter(x) if adapter.beside else adapter(y)
+        return y + self.run(adapter, x, call) if adapter.beside else self.run(adapter, y, call)
 
     def restore(self) -> None:
         """Give the module its stock class back, and leave none of our attributes in it."""

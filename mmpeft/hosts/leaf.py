@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmpeft.hosts.call import Call
+from mmpeft.hosts.call import Call, current_call
 from mmpeft.hosts.host import Host
 
 
@@ -18,7 +18,7 @@ class Leaf(Host):
     def forward(self, x: Tensor, **options) -> Tensor:
         out = super().forward(x, **options)
         for site in self.adapters:
-            out = self.at(site, out, x)
+            out = self.at(site, out, x, current_call())
         return out
 
 

@@ -59,7 +59,10 @@ class FoldedAttention(torch.autograd.Function):
                 g_down.baddbmm_(g_logits.transpose(1, 2) @ scores, up, alpha=-1)
             g_parts = g_down, g_logits.sum(1), scores.transpose(1, 2) @ g
             wanted = [w for w, n in zip(weights, needed, strict=True) if n]
-            found = iter(torch.autograd.grad(parts, wanted, g_parts) if wanted else ())
+            # Where prompts are frozen, some parts are made of frozen weights alone.
+            reached = [index for index, part in enumerate(parts) if part.requires_grad]
+            made = [parts[index] for index in reached], wanted, [g_parts[index] for index in reached]
+            found = iter(torch.autograd.grad(*made) if wanted else ())
             g_x = (g_logits @ down).view_as(grad) if needs_x else None
         if needs_x and ctx.residual:
             g_x = g_x.add_(grad) if g_x.dtype == grad.dtype else g_x + grad

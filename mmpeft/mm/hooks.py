@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
@@ -9,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
 from mmpeft.freeze import adapted_backbones, count_parameters, is_adapter
 from mmpeft.mm.backbone import FLAGS, adapt_backbone, wrap_backbone
@@ -64,9 +65,11 @@ class AdapterReportHook(Hook):
         if is_sharded(runner):
             print_log('FSDP shards the gradients: whether every parameter gets one is not checked.', 'current')
             return
-        self._handles = [
-            p.register_hook(lambda _, name=name: self._without_gradient.discard(name)) for name, p in trainable.items()
-        ]
+        self._handles = [p.register_hook(partial(self._take_note, name)) for name, p in trainable.items()]
+
+    def _take_note(self, name: str, gradient: Tensor | None) -> None:
+        if gradient is not None:  # as of one that is computed with others, of which some get a gradient
+            self._without_gradient.discard(name)
 
     def _check_optimizer(self, runner: Runner, trainable: dict[str, nn.Parameter]) -> None:
         groups = [group for wrapper in optim_wrappers(runner) for group in wrapper.optimizer.param_groups]
