@@ -6,13 +6,15 @@ import re
 import shutil
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 from data_trees import XML, small_tree, write_tree
 from PIL import Image
 
+from mmpeft.data import kinds
 from mmpeft.data.check import check_tree
-from mmpeft.data.images import damage
+from mmpeft.data.images import ORIENTATION, damage, image_size, look_at
 from mmpeft.data.trees import TREES, tree_of
 
 FIRST = {name: tree.parts[0] for name, tree in TREES.items()}
@@ -263,6 +265,7 @@ def test_whole_images_of_kinds_with_an_end_mark_are_not_decoded(tmp_path, monkey
     for ending in ('jpg', 'png', 'tif'):
         Image.effect_noise((80, 80), 90).save(tmp_path / f'image.{ending}')
     monkeypatch.setattr(Image.Image, 'load', lambda self: 1 / 0)
+    monkeypatch.setattr(cv2, 'imdecode', lambda *_: 1 / 0)
     assert [damage(tmp_path / f'image.{ending}') for ending in ('jpg', 'png', 'tif')] == [None] * 3
 
 
@@ -321,3 +324,76 @@ def test_class_names_are_those_of_the_libraries(format, place):
 
 def test_star_and_ade20k_have_as_many_classes_as_published():
     assert len(set(TREES['star'].classes)) == 48 and len(TREES['ade20k'].classes) == 150
+
+
+@pytest.mark.parametrize('ending', ['jpg', 'png', 'tif', 'webp', 'bmp'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_sizes_are_those_that_mmcv_reads_of_images_that_exif_turns(tmp_path, ending, orientation):
+    path, exif = tmp_path / f'image.{ending}', Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.effect_noise((80, 40), 90).convert('RGB').save(path, exif=exif)
+    read = mmcv.imread(str(path)).shape[1::-1]
+    assert look_at(path).size == look_at(path, decode=True).size == read
+    assert look_at(path).turned == (orientation > 1 and ending != 'bmp')
+    as_stored = mmcv.imread(str(path), 'color_ignore_orientation').shape[1::-1]
+    assert look_at(path, turned=False, decode=True).size == as_stored
+    if ending != 'tif':
+        assert look_at(path, turned=False).size == as_stored
+
+
+def test_exif_behind_the_pixels_of_a_png_turns_it_too(tmp_path):
+    path, exif = tmp_path / 'image.png', Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.new('RGB', (80, 40)).save(path, exif=exif)
+    content = path.read_bytes()
+    start = content.index(b'eXIf') - 4
+    chunk = content[start : content.index(b'IDAT') - 4]
+    path.write_bytes(content.replace(chunk, b'')[:-12] + chunk + content[-12:])
+    assert look_at(path).size == mmcv.imread(str(path)).shape[1::-1] == (40, 80)
+
+
+def test_boxes_of_the_picture_as_it_is_stored_are_a_problem_where_exif_turns_it(checked):
+    def turn(root):
+        exif = Image.Exif()
+        exif[ORIENTATION] = 6
+        Image.new('RGB', (32, 64)).save(root / image('coco'), exif=exif)
+
+    def both(sizes):
+        return lambda root: (turn(root), coco(lambda c: c['images'][0].update(sizes))(root))
+
+    for decode in (False, True):
+        assert checked('coco', both(dict(width=64, height=32)), decode).problems == 0
+    found = checked('coco', both(dict(width=32, height=64))).parts[0].problems[kinds.OTHER_SIZE]
+    assert found == ['0.jpg (64 x 32 px as EXIF turns it, not 32 x 64 px)']
+
+
+def test_what_mmcv_decodes_is_read_whatever_pillow_says_and_the_other_way_round(tmp_path, monkeypatch):
+    picture, floats = tmp_path / 'a.png', tmp_path / 'b.tif'
+    Image.effect_noise((80, 40), 90).save(picture)
+    Image.fromarray(np.ones((8, 8), np.float32)).save(floats)
+    assert 'OpenCV, by which mmcv reads images, decodes nothing of it' in damage(floats)
+    monkeypatch.setattr(Image, 'open', lambda *_: 1 / 0)
+    assert damage(picture) is None and image_size(picture) == (80, 40)
+
+
+@pytest.mark.parametrize('ending, pixels', [('png', (8, 8)), ('png', (8, 8, 3)), ('tif', (8, 8)), ('tif', (8, 8, 3))])
+def test_images_of_16_bits_are_noted(tmp_path, ending, pixels):
+    for kind in (np.uint8, np.uint16):
+        cv2.imwrite(str(tmp_path / f'a.{ending}'), np.full(pixels, 200, kind))
+        assert look_at(tmp_path / f'a.{ending}').deep == (kind is np.uint16)
+
+
+def test_the_report_says_by_which_loaders_it_judges(checked):
+    line = str(checked('coco')).splitlines()[0]
+    assert line.startswith("Judged as they are read by mmdet's CocoDataset") and 'turns them as EXIF says' in line
+
+
+def test_parts_that_list_their_categories_in_another_order_are_told(tmp_path):
+    root = write_tree('coco', tmp_path)
+    path = root / 'annotations/instances_val2017.json'
+    content = json.loads(path.read_text())
+    swapped(content)
+    path.write_text(json.dumps(content))
+    own = [f'{p.name}={p.annotations}:{p.images}' for p in TREES['coco'].parts]
+    report = check_tree('coco', root, tree_of('coco', own))
+    assert report.problems == 1 and "val lists ('bicycle', 'person', " in report.parts[1].problems[kinds.OTHER_PART][0]

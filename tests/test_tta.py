@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from shrunk import TOP, config, listed, shrink
 
-from mmpeft.mm.running import run
 from mmpeft.mm.checks import UserError, register_library
+from mmpeft.mm.running import run
 from mmpeft.mm.running.tta import use_tta
 
 ADE20K = [name for name in TOP if name.split('_')[2] == 'ade20k']

@@ -57,8 +57,11 @@ def read_coco(path: Path, images: Path, loader: Loader, classes: Sequence[str]) 
     content, found = read_json(path), Contents([])
     try:
         names = {category['id']: category['name'] for category in content['categories']}
-        found.names = tuple(category['name'] for category in content['categories'])
-        found.problems += [*_encoding(path), *_repeated(content)]
+        found.names = tuple(names.values())
+        for name in found.names:
+            if not isinstance(name, str):
+                raise ValueError(f'the name {name!r} of a category')
+        found.problems += [*_encoding(path), *_repeated(content), *_mixed_ids(content)]
         records = _read_images(content['images'], images, found)
         _read_objects(content['annotations'], records, names, loader, {*classes} or {*found.names}, found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -83,6 +86,17 @@ def _repeated(content: dict) -> list[tuple[str, str]]:
         found += [(kinds.SAME_CATEGORY, f'{key} {value!r}') for value, count in counts.items() if count > 1]
     counts = Counter(entry['id'] for entry in content['annotations'] if 'id' in entry)
     return found + [(kinds.SAME_ID, f'id {value} {count} times') for value, count in counts.items() if count > 1]
+
+
+def _mixed_ids(content: dict) -> list[tuple[str, str]]:
+    """The COCO metric sorts ids, and numbers and text have no order."""
+    found = []
+    for key in ('images', 'categories'):
+        ids = [entry['id'] for entry in content[key]]
+        if len({isinstance(value, str) for value in ids}) > 1 or not all(isinstance(v, int | float | str) for v in ids):
+            strange = next(value for value in ids if not isinstance(value, int | float))
+            found.append((kinds.TEXT_NUMBER, f'id {strange!r} among {key}'))
+    return found
 
 
 def _read_images(entries: list[dict], images: Path, found: Contents) -> dict[object, Record]:

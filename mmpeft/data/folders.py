@@ -43,9 +43,9 @@ def _read(images: Path, annotations: Path | None, loader: Loader, ending: str, r
         )
     else:
         written = _stems(annotations, ending, loader.deep) if annotations else set()
-        # mmrotate reads the label files that are there, mmseg the images; the other half may hold more.
-        read_ones = {*found, *written} if loader.image_ending is None else written if ending == '.txt' else found
-        names = sorted(read_ones or found)
+        # mmrotate reads the images of the label files that are there, which may be those of a few.
+        few = loader.image_ending is not None and ending == '.txt'
+        names = sorted(written if few and annotations else {*found, *written})
 
     def fill(name: str) -> Record:
         record = Record(name, found.get(name, images / f'{name}{loader.image_ending or ".png"}'))

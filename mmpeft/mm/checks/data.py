@@ -97,10 +97,10 @@ def _datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
 
 
 def _refuse(report: PartReport) -> None:
-    for kind in SAID:
-        for where in report.problems.get(kind, ()):
-            print_log(f'{report.name}: {kind}: {where}', 'current', logging.WARNING)
     if not report.count:
+        for line in report.lines():
+            if any(kind in line for kind in SAID):
+                print_log(f'{report.name}: {line}', 'current', logging.WARNING)
         return
     found = [line.removeprefix('PROBLEM: ') for line in report.lines() if line.startswith('PROBLEM')]
     more = f'; and {len(found) - SHOWN} more kinds' if len(found) > SHOWN else ''
