@@ -1,5 +1,6 @@
-"""What the machine must offer: a GPU, an empty folder."""
+"""What the machine must offer: a GPU, an empty folder, one to write to."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -16,6 +17,20 @@ def check_free(out: Path | None) -> None:
     """
     if out is not None and out.exists() and any(out.iterdir()):
         raise UserError(f'{out} holds files already; name another folder, nothing is overwritten.')
+
+
+def check_work_dir(path: str) -> None:
+    """Refuse a work dir that cannot be made or written to.
+
+    Raises:
+        UserError: It is a file or below one, or may not be written to.
+    """
+    place = Path(path).expanduser().absolute()
+    there = next(parent for parent in (place, *place.parents) if os.path.lexists(parent))
+    if not there.is_dir():
+        raise UserError(f'The work dir {path} cannot be made: {there} is no folder.')
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f'The work dir {path} cannot be written to: {there} is not yours to write.')
 
 
 def check_device(cfg: Config) -> None:
