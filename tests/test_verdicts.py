@@ -1,11 +1,14 @@
 """What the check says of a data set and what training does with it, side by side, for each format."""
 
+import re
+
 import bad_data as bad
 import numpy as np
 import pytest
 from bad_data import coco, every, first, maps, replace, text
 from mmengine.registry import init_default_scope
 from PIL import Image
+from tiny_data import MAIN, main_options, tool, words
 
 from mmpeft.data.kinds import BOXES_ALONE
 from mmpeft.mm.checks import UserError
@@ -163,7 +166,7 @@ def test_masks_that_cannot_be_read_are_a_note_for_boxes_and_a_problem_for_masks(
     report = data.check()
     assert report.problems == 0 and (BOXES_ALONE in report.parts[0].problems) == trained
     if trained is PROBLEM:
-        with pytest.raises(UserError, match='without a mask, on a config that trains or scores masks .with_mask=True'):
+        with pytest.raises(UserError, match='without a mask, on a config that trains .*pipeline.1.with_mask=False'):
             data.ask_training()
         data.dataset.pipeline[1].with_mask = False
     data.ask_training()
@@ -235,3 +238,18 @@ def test_the_type_of_a_data_set_may_be_its_class(tmp_path):
     bad.classes('square', 'disk')(data)
     with pytest.raises(UserError, match='another order'):
         data.ask_training()
+
+
+@pytest.mark.slow
+def test_boxes_without_masks_are_refused_with_the_options_that_train_them(tmp_path):
+    data = bad.write('coco', tmp_path)
+    bad.without('segmentation')(data)
+    arguments = [MAIN, '--work-dir', str(tmp_path / 'work'), *words(main_options(tmp_path))]
+    with pytest.raises(
+        SystemExit, match='objects without a mask.*with_mask=True.*Draw masks, or train boxes'
+    ) as refused:
+        tool('train').main(arguments)
+    options = re.search(r'--cfg-options (.*?)[.] All', str(refused.value))[1].split()
+    assert options[:2] == ['model.roi_head.mask_head=None', 'train_dataloader.dataset.pipeline.1.with_mask=False']
+    tool('train').main([*arguments, *options])
+    assert (tmp_path / 'work/epoch_1.pth').is_file()

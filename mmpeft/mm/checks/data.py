@@ -38,7 +38,7 @@ def check_data(cfg: Config, *splits: str) -> None:
     """
     check_files(cfg, *splits)
     for report in check_parts(cfg, splits, at_most=AT_MOST):
-        _refuse(report)
+        _refuse(report, _boxes_alone(cfg) if kinds.NO_MASK in report.problems else '')
 
 
 def check_files(cfg: Config, *splits: str) -> None:
@@ -96,7 +96,7 @@ def _datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
                 yield key, dataset
 
 
-def _refuse(report: PartReport) -> None:
+def _refuse(report: PartReport, way_out: str) -> None:
     if not report.count:
         for line in report.lines():
             if any(kind in line for kind in SAID):
@@ -105,9 +105,21 @@ def _refuse(report: PartReport) -> None:
     found = [line.removeprefix('PROBLEM: ') for line in report.lines() if line.startswith('PROBLEM')]
     more = f'; and {len(found) - SHOWN} more kinds' if len(found) > SHOWN else ''
     raise UserError(
-        f'{report.name}: {"; ".join(found[:SHOWN])}{more}. All that is wrong: '
+        f'{report.name}: {"; ".join(found[:SHOWN])}{more}.{way_out} All that is wrong: '
         'python tools/prepare_data.py check --config CONFIG.'
     )
+
+
+def _boxes_alone(cfg: Config) -> str:
+    """The options that make a config of masks one of boxes."""
+    options = ['model.roi_head.mask_head=None'] if (cfg.model.get('roi_head') or {}).get('mask_head') else []
+    for split in ('train', 'val', 'test'):
+        for key, dataset in _datasets(cfg, split):
+            steps = enumerate(dataset.get('pipeline') or ())
+            options += [f'{key}.pipeline.{index}.with_mask=False' for index, step in steps if step.get('with_mask')]
+        if any('segm' in (metric.get('metric') or ()) for metric in evaluators(cfg, split)):
+            options.append(f'{split}_evaluator.metric=bbox')
+    return f' Draw masks, or train boxes alone: --cfg-options {" ".join(options)}.'
 
 
 def _is_first_process() -> bool:

@@ -44,7 +44,9 @@ def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
         cfg = Config.fromfile(path)
     except Exception as error:
         raise UserError(f'The config {path} does not parse: {_short(error)}') from error
-    if has_classes(cfg):
+    with _without_adverts():  # to look at a class is to import it
+        in_python = has_classes(cfg)
+    if in_python:
         cfg.default_scope = find_scope(cfg)
         register_library(cfg.default_scope)
         use_names(cfg)
