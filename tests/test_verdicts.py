@@ -10,8 +10,8 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from tiny_data import MAIN, main_options, tool, words
 
-from mmpeft.data.kinds import BOXES_ALONE
-from mmpeft.mm.checks import UserError
+from mmpeft.data.kinds import BOXES_ALONE, OTHER_TRUTH
+from mmpeft.mm.checks import UserError, check_data, check_parts
 
 CLEAN, PROBLEM = False, True
 XML, TXT = 'VOC/Annotations/0.xml', 'labelTxt/0.txt'
@@ -253,3 +253,17 @@ def test_boxes_without_masks_are_refused_with_the_options_that_train_them(tmp_pa
     assert options[:2] == ['model.roi_head.mask_head=None', 'train_dataloader.dataset.pipeline.1.with_mask=False']
     tool('train').main([*arguments, *options])
     assert (tmp_path / 'work/epoch_1.pth').is_file()
+
+
+def test_a_metric_that_scores_by_another_json_is_refused(tmp_path):
+    data = bad.write('coco', tmp_path)
+    other = tmp_path / 'other.json'
+    other.write_text((tmp_path / bad.JSON).read_text().replace('"id": 0', '"id": 90'))
+    data.cfg.val_dataloader = data.cfg.train_dataloader
+    for file, found in ((other, True), (tmp_path / '.' / bad.JSON, False)):
+        data.cfg.val_evaluator = dict(type='CocoMetric', ann_file=str(file))
+        reports = [*check_parts(data.cfg, ['val'])]
+        assert bool(reports[0].problems.get(OTHER_TRUTH)) == found
+    data.cfg.val_evaluator.ann_file = str(other)
+    with pytest.raises(UserError, match='val_evaluator.ann_file=.*other.json lacks 1 of the 4 images'):
+        check_data(data.cfg, 'val')

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -11,10 +12,11 @@ from mmengine.registry import DATASETS
 from mmpeft.data import kinds
 from mmpeft.data.check import check_part
 from mmpeft.data.class_names import same_order
+from mmpeft.data.coco import read_json
 from mmpeft.data.findings import PartReport
 from mmpeft.mm.checks.errors import UserError
 from mmpeft.mm.checks.heads import check_heads
-from mmpeft.mm.checks.parts import described
+from mmpeft.mm.checks.parts import Described, described
 from mmpeft.mm.checks.reading import evaluators, leaves, type_name
 
 AT_MOST = 500  # images of a part whose heads are read before training: a second or two
@@ -84,8 +86,29 @@ def check_parts(
                 classes, labels = known.classes, known.labels
                 report = check_part(known.format, known.root, known.part, classes, decode, labels, at_most)
                 same_order([*first[:1], report])
-                first += [report] if known.format == 'coco' else []
+                if known.format == 'coco':
+                    first.append(report)
+                    _check_truth(report, cfg, split, known)
                 yield report
+
+
+def _check_truth(report: PartReport, cfg: Config, split: str, known: Described) -> None:
+    """Compare a json with those by which the metrics of ``split`` score."""
+    path = str(known.root / str(known.part.annotations))
+    files = [metric['ann_file'] for metric in evaluators(cfg, split) if metric.get('ann_file')]
+    for other in [other for other in files if split != 'train' and os.path.realpath(other) != os.path.realpath(path)]:
+        try:
+            mine, theirs = (read_json(Path(file)) for file in (path, other))
+            lost = {entry['id'] for entry in mine['images']} - {entry['id'] for entry in theirs['images']}
+            names = [[entry['name'] for entry in content['categories']] for content in (mine, theirs)]
+        except (ValueError, KeyError, TypeError) as error:
+            report.problems[kinds.UNREADABLE_ANNOTATION].append(f'{other} ({error})')
+            continue
+        if lost or names[0] != names[1]:
+            report.problems[kinds.OTHER_TRUTH].append(
+                f'{split}_evaluator.ann_file={other} lacks {len(lost)} of the {len(mine["images"])} images and lists '
+                f'{len(names[1])} categories of {len(names[0])}'
+            )
 
 
 def _datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
