@@ -193,6 +193,43 @@ def test_classes_without_their_comma_are_refused_with_it(tmp_path):
         data.ask_training()
 
 
+@pytest.mark.parametrize(
+    'change, error',
+    [
+        (
+            dict(metainfo=['disk', 'square']),
+            r"metainfo is .'disk', 'square'., and it takes a dict, such as dict.classes",
+        ),
+        (dict(metainfo=dict(CLASSES=('disk', 'square'))), 'metainfo has CLASSES, which is not read; write classes'),
+        (dict(metainfo=dict(classes=('disk', 'disk'))), "takes names, each of them once, and holds 'disk'"),
+        (dict(metainfo=dict(classes=(0, 'disk'))), 'takes names, each of them once, and holds 0'),
+        (dict(data_prefix='train'), "data_prefix is 'train', and it takes a dict"),
+    ],
+)
+def test_what_no_data_set_takes_is_refused(change, error, tmp_path):
+    data = bad.write('coco', tmp_path)
+    for key in change:
+        data.dataset.pop(key)
+    data.dataset.update(change)
+    with pytest.raises(UserError, match=error):
+        data.ask_training()
+
+
+def test_heads_that_leave_their_number_of_classes_to_mmdet_have_80(tmp_path):
+    data = bad.write('coco', tmp_path)
+    data.cfg.model = dict(roi_head=dict(bbox_head=[dict(type='Shared2FCBBoxHead'), dict(type='Shared2FCBBoxHead')]))
+    with pytest.raises(UserError, match='the heads have 80.*model.roi_head.bbox_head.1.num_classes=2'):
+        data.ask_training()
+
+
+def test_label_maps_without_class_names_may_hold_anything(tmp_path):
+    data = bad.write('ade20k', tmp_path)
+    data.dataset.metainfo = dict()
+    maps(lambda m: m * 9)(data)
+    data.ask_training()
+    assert data.read()[0] == 4
+
+
 def test_names_are_told_ready_to_paste(tmp_path):
     data = bad.write('coco', tmp_path)
     bad.classes('square', 'disk')(data)
