@@ -38,7 +38,6 @@ def error_of(name, *words):
         ('train_dataloader.batch_size=-1', 'train_dataloader.batch_size is -1'),
         ('train_dataloader.num_workers=few', "train_dataloader.num_workers is 'few', and it takes a whole number of 0"),
         ('randomness.seed=x', "randomness.seed is 'x'"),
-        ('optim_wrapper.optimizer.lr=0', 'optim_wrapper.optimizer.lr is 0, and it takes a number above 0'),
         ('optim_wrapper.optimizer.lr=-1e-4', 'optim_wrapper.optimizer.lr is -0.0001'),
         ('optim_wrapper.optimizer.lr=1e-4x', "optim_wrapper.optimizer.lr is '1e-4x'"),
     ],
@@ -46,6 +45,13 @@ def error_of(name, *words):
 def test_numbers_that_cannot_be_trained_with_are_refused(config, tmp_path, option, error):
     assert error in error_of('train', config(), '--work-dir', tmp_path / 'work', '--cfg-options', option)
     assert not (tmp_path / 'work').exists()
+
+
+def test_a_rate_of_0_is_told_at_once(monkeypatch):
+    told = []
+    monkeypatch.setattr('mmpeft.mm.checks.values.print_log', lambda text, *_, **__: told.append(text))
+    check_values(Config(dict(optim_wrapper=dict(optimizer=dict(lr=0.0)))))
+    assert told == ['optim_wrapper.optimizer.lr is 0: nothing will be trained.']
 
 
 def test_whole_numbers_may_be_written_as_floats():

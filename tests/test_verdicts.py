@@ -1,5 +1,6 @@
 """What the check says of a data set and what training does with it, side by side, for each format."""
 
+import json
 import re
 
 import bad_data as bad
@@ -8,7 +9,7 @@ import pytest
 from bad_data import coco, every, first, maps, replace, text
 from mmengine.registry import init_default_scope
 from PIL import Image
-from tiny_data import MAIN, main_options, tool, words
+from tiny_data import MAIN, ROTATED, SEGMENTOR, main_options, tool, words
 
 from mmpeft.data.kinds import BOXES_ALONE, OTHER_TRUTH
 from mmpeft.mm.checks import UserError, check_data, check_parts
@@ -29,6 +30,7 @@ TABLE = [
     ('coco', 'boxes without masks', bad.without('segmentation'), CLEAN, CLEAN),
     ('coco', 'ids of text', coco(bad.text_ids), CLEAN, CLEAN),
     ('coco', 'ids of text and of numbers', coco(bad.mixed_ids), PROBLEM, PROBLEM),
+    ('coco', 'annotation ids of text', first(id='a'), PROBLEM, PROBLEM),
     ('coco', 'a name that is a number', coco(lambda c: c['categories'][0].update(name=1)), PROBLEM, PROBLEM),
     ('coco', 'equal annotation ids', every(id=1), PROBLEM, PROBLEM),
     ('coco', 'equal image ids', coco(lambda c: c['images'][1].update(id=0)), PROBLEM, PROBLEM),
@@ -304,3 +306,27 @@ def test_a_metric_that_scores_by_another_json_is_refused(tmp_path):
     data.cfg.val_evaluator.ann_file = str(other)
     with pytest.raises(UserError, match='val_evaluator.ann_file=.*other.json lacks 1 of the 4 images'):
         check_data(data.cfg, 'val')
+
+
+ODD = [
+    row for row in TABLE if row[4] is CLEAN and row[0] != 'voc' and 'left out' not in row[1] and 'masks' not in row[1]
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('format, what, spoil', [row[:3] for row in ODD], ids=[f'{row[0]}-{row[1]}' for row in ODD])
+def test_what_training_does_not_refuse_it_ends_with_losses_that_are_numbers(format, what, spoil, tmp_path):
+    data = bad.write(format, tmp_path / 'data')
+    spoil(data)
+    config, options = tmp_path / 'config.py', {}
+    if format == 'coco':
+        options = main_options(data.root)
+    else:
+        config.write_text((ROTATED if format == 'dota' else SEGMENTOR).replace('{root}', str(data.root)))
+    work = ['--work-dir', str(tmp_path / 'work')]
+    tool('train').main([MAIN if format == 'coco' else str(config), *work, *(words(options) if options else [])])
+    scalars = (tmp_path / 'work').rglob('vis_data/scalars.json')
+    lines = [json.loads(line) for path in scalars for line in path.read_text().splitlines()]
+    losses = [line['loss'] for line in lines if 'loss' in line]
+    assert np.isfinite(losses).all()
+    assert list((tmp_path / 'work').glob('*.pth'))

@@ -135,7 +135,7 @@ def _read_objects(
         if lacking:
             record.problems.append((kinds.LACKING_KEY, f'{" and ".join(lacking)} of {where}'))
         name = names.get(entry['category_id'], f'category id {entry["category_id"]}')
-        numbers = dict(bbox=entry['bbox'], area=[entry.get('area', 1)], iscrowd=[entry.get('iscrowd', 0)])
+        numbers = dict(bbox=entry['bbox'], **{key: [entry.get(key, 1)] for key in ('id', 'area', 'iscrowd')})
         text = [key for key, values in numbers.items() if not all(map(_is_number, values))]
         if text:
             record.problems.append((kinds.TEXT_NUMBER, f'{" and ".join(text)} of {where}'))

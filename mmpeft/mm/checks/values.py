@@ -1,9 +1,11 @@
 """Numbers of a config that the Runner would stumble over, or train nothing with."""
 
+import logging
 from math import isfinite
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from mmpeft.mm.checks.errors import UserError
 
@@ -23,7 +25,7 @@ RATE = 'optim_wrapper.optimizer.lr'
 
 
 def check_values(cfg: Config) -> None:
-    """Refuse counts that are no whole numbers, and a learning rate that is no positive number.
+    """Refuse counts that are no whole numbers and a learning rate that is none; say that a rate of 0 trains nothing.
 
     Raises:
         UserError: With the key and what it takes.
@@ -34,8 +36,10 @@ def check_values(cfg: Config) -> None:
         if value is not None and (not is_count or isinstance(value, bool)):
             raise UserError(f'{key} is {value!r}, and it takes a whole number of {least} or more.')
     rate = _value(cfg, RATE)
-    if rate is not None and not (isinstance(rate, int | float) and isfinite(rate) and rate > 0):
-        raise UserError(f'{RATE} is {rate!r}, and it takes a number above 0: at a rate of 0 nothing is trained.')
+    if rate is not None and not (isinstance(rate, int | float) and isfinite(rate) and rate >= 0):
+        raise UserError(f'{RATE} is {rate!r}, and it takes a number above 0.')
+    if rate == 0:
+        print_log(f'{RATE} is 0: nothing will be trained.', 'current', level=logging.WARNING)
 
 
 def _value(cfg: Config, key: str) -> Any:
