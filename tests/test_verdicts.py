@@ -279,6 +279,17 @@ def test_the_type_of_a_data_set_may_be_its_class(tmp_path):
         data.ask_training()
 
 
+def test_training_looks_at_the_first_images_and_label_maps_and_asks_for_all(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmpeft.mm.checks.data.AT_MOST', 2)
+    data = bad.write('ade20k', tmp_path)
+    for path in (tmp_path / 'labels/3.png', tmp_path / 'train/2.jpg'):
+        bad.cut(path)
+    data.ask_training()
+    (tmp_path / 'train/3.jpg').unlink()
+    with pytest.raises(UserError, match='image files that are missing: 3.jpg'):
+        data.ask_training()
+
+
 @pytest.mark.slow
 def test_boxes_without_masks_are_refused_with_the_options_that_train_them(tmp_path):
     data = bad.write('coco', tmp_path)

@@ -19,7 +19,7 @@ from mmpeft.mm.checks.heads import check_heads
 from mmpeft.mm.checks.parts import Described, described
 from mmpeft.mm.checks.reading import evaluators, leaves, type_name
 
-AT_MOST = 500  # images of a part whose heads are read before training: a second or two
+AT_MOST = 500  # images and label maps of a part that are looked at before training: a second or two
 SHOWN = 3  # kinds of problems in one line
 SAID = (kinds.LOOKS, kinds.NOT_CHOSEN)  # notes that a run is told
 
@@ -28,8 +28,8 @@ def check_data(cfg: Config, *splits: str) -> None:
     """Refuse data sets that the config cannot be trained or scored on, as far as can be seen in seconds.
 
     Files that are missing, annotations that the loaders of the config cannot read or leave nothing of, class names and
-    heads that do not fit them. All annotations are looked at, in the first process, and the first 500 images of each
-    part.
+    heads that do not fit them. The first process looks at all annotations, and at the first 500 images and label
+    maps of each part.
 
     Args:
         cfg: A config; the paths in it are relative to the current folder.
@@ -70,7 +70,7 @@ def check_parts(
         cfg: A config whose library is registered.
         splits: Of ``train``, ``val`` and ``test``.
         decode: Decode every image.
-        at_most: Look at no more image files of a part than that.
+        at_most: Look at no more images and label maps of a part than that.
 
     Raises:
         UserError: The classes are no tuple, or the heads do not fit them.
