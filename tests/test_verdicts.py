@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from tiny_data import MAIN, ROTATED, SEGMENTOR, main_options, tool, words
 
-from mmpeft.data.kinds import BOXES_ALONE, OTHER_TRUTH
+from mmpeft.data.kinds import BOXES_ALONE, OTHER_TRUTH, SAME_FILE
 from mmpeft.mm.checks import UserError, check_data, check_parts
 
 CLEAN, PROBLEM = False, True
@@ -47,6 +47,7 @@ TABLE = [
     ('coco', 'boxes as shares of the image', every(bbox=[0.1, 0.2, 0.3, 0.4]), PROBLEM, PROBLEM),
     ('coco', 'boxes given as text', first(bbox=['8', '16', '24', '24']), PROBLEM, PROBLEM),
     ('coco', 'sizes given as text', coco(lambda c: c['images'][0].update(width='64')), PROBLEM, PROBLEM),
+    ('coco', 'a number of 400 digits', coco(lambda c: c['annotations'][0].update(area=10**400)), PROBLEM, PROBLEM),
     ('coco', 'nan in a box', first(bbox=[float('nan'), 16, 24, 24]), PROBLEM, PROBLEM),
     ('coco', 'a category id of text', first(category_id='1'), PROBLEM, PROBLEM),
     ('coco', 'a category that is not listed', first(category_id=9), PROBLEM, PROBLEM),
@@ -277,6 +278,22 @@ def test_the_type_of_a_data_set_may_be_its_class(tmp_path):
     bad.classes('square', 'disk')(data)
     with pytest.raises(UserError, match='another order'):
         data.ask_training()
+
+
+def test_predictions_of_images_without_objects_may_be_asked_for(tmp_path):
+    data = bad.write('coco', tmp_path)
+    coco(lambda c: c['annotations'].clear())(data)
+    data.cfg.test_dataloader = data.cfg.train_dataloader
+    check_data(data.cfg, 'test')
+    with pytest.raises(UserError, match='no object in any image'):
+        data.ask_training()
+
+
+def test_an_image_file_under_two_ids_is_noted(tmp_path):
+    data = bad.write('coco', tmp_path)
+    coco(lambda c: c['images'].append(dict(c['images'][0], id=9)))(data)
+    report = data.check()
+    assert report.problems == 0 and report.parts[0].problems[SAME_FILE] == ['0.jpg (ids 0 and 9)']
 
 
 def test_training_looks_at_the_first_images_and_label_maps_and_asks_for_all(tmp_path, monkeypatch):

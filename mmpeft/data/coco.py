@@ -3,7 +3,6 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from mmpeft.data.loaders import Loader
 from mmpeft.data.masks import mask_fault
 from mmpeft.data.records import Contents, Record
 
+MOST = 1e30  # beyond it, and nan, is no number of a picture
 # Why mmdet leaves objects out.
 CROWD = 'crowds'
 IGNORED = 'marked ignore'
@@ -101,6 +101,7 @@ def _mixed_ids(content: dict) -> list[tuple[str, str]]:
 
 def _read_images(entries: list[dict], images: Path, found: Contents) -> dict[object, Record]:
     records: dict[object, Record] = {}
+    files: dict[str, object] = {}
     for entry in entries:
         name, size = entry['file_name'], (entry['width'], entry['height'])
         if not all(map(_is_number, size)):
@@ -109,6 +110,9 @@ def _read_images(entries: list[dict], images: Path, found: Contents) -> dict[obj
         if entry['id'] in records:
             records[entry['id']].problems.append((kinds.LISTED_TWICE, f'{name} (id {entry["id"]})'))
             continue
+        if name in files:
+            found.problems.append((kinds.SAME_FILE, f'{name} (ids {files[name]} and {entry["id"]})'))
+        files[name] = entry['id']
         source = entry.get('video_id')
         records[entry['id']] = Record(name, images / name, size=size, number=entry['id'])
         records[entry['id']].source = None if source is None else f'video {source}'
@@ -182,4 +186,4 @@ def _judge(entry: dict, record: Record, where: str, is_wanted: bool, loader: Loa
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and isfinite(value)
+    return isinstance(value, int | float) and -MOST < value < MOST

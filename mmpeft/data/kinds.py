@@ -8,6 +8,7 @@ NO_ANNOTATION = 'images without their annotation file'
 NO_IMAGE = 'image files that are missing'
 UNKNOWN_IMAGE = 'annotations of images that are not listed'
 LISTED_TWICE = 'images listed twice'
+SAME_FILE = 'image files under two ids: each entry is trained on with its own objects alone'
 SAME_ID = 'annotations with the id of another'
 SAME_CATEGORY = 'categories with the id or the name of another'
 LACKING_KEY = 'annotations without a key that training or the metric reads'
@@ -53,6 +54,7 @@ NOTES = {
     NO_AREA,
     NO_OBJECTS,
     OVER_EDGE,
+    SAME_FILE,
     TURNED,
     UNSEEN_CLASS,
 }

@@ -21,7 +21,11 @@ from mmpeft.mm.checks.reading import evaluators, leaves, type_name
 
 AT_MOST = 500  # images and label maps of a part that are looked at before training: a second or two
 SHOWN = 3  # kinds of problems in one line
-SAID = (kinds.LOOKS, kinds.NOT_CHOSEN)  # notes that a run is told
+SAID = (kinds.LOOKS, kinds.NOT_CHOSEN, kinds.SAME_FILE)  # notes that a run is told
+UNSCORED = (
+    kinds.NOTHING_SEEN,
+    kinds.NOTHING_LEFT,
+)  # of test data: whoever wants the predictions alone needs no objects
 
 
 def check_data(cfg: Config, *splits: str) -> None:
@@ -120,6 +124,9 @@ def _datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
 
 
 def _refuse(report: PartReport, way_out: str) -> None:
+    for kind in UNSCORED if report.name.startswith('test_') else ():
+        for where in report.problems.pop(kind, ()):
+            print_log(f'{report.name}: {kind}: {where}; there is nothing to score by.', 'current', logging.WARNING)
     if not report.count:
         for line in report.lines():
             if any(kind in line for kind in SAID):

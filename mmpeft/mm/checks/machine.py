@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from mmpeft.mm.checks.errors import UserError
+from mmpeft.mm.checks.reading import type_name
 
 
 def check_free(out: Path | None) -> None:
@@ -39,5 +40,6 @@ def check_device(cfg: Config) -> None:
     Raises:
         UserError: The config asks for it and there is no GPU.
     """
-    if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
+    kind = type_name((cfg.get('optim_wrapper') or {}).get('type'))
+    if kind == 'AmpOptimWrapper' and not torch.cuda.is_available():
         raise UserError('Mixed precision (--amp, AmpOptimWrapper) needs a GPU, and none was found. Leave it out.')
