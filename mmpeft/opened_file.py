@@ -77,6 +77,21 @@ class AdapterFile:
         self._check_tensors(backbone, prefix)
         self._check_base(backbone)
 
+    def check_start(self, model: nn.Module) -> list[str]:
+        """Refuse a model whose training cannot start from the file: one of another backbone, base or adapters.
+
+        Returns:
+            How the rest, necks and heads, differs; what differs does not start from the file.
+
+        Raises:
+            AdapterFileError: As ``check_model``.
+        """
+        name, backbone = adapted_backbone(model)
+        if name != self.info.backbone:
+            self.check_model(model)
+        self.check_backbone(backbone, f'{name}.')
+        return differences_of(self.tensors, tensors_to_save(model, model.state_dict()))
+
     def check_shapes(self, model: nn.Module) -> None:
         """As ``check_model``, without a look at any value: ``model`` may be on torch's meta device."""
         self._check_adapters(adapted_backbone(model)[1])

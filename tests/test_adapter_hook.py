@@ -25,6 +25,7 @@ from tiny import (
 
 import mmpeft
 from mmpeft.checkpoint import read_adapters, tensors_to_save
+from mmpeft.freeze import is_adapter
 from mmpeft.mm.weights.checkpoints import read_checkpoint
 from mmpeft.mm.weights.loading import load_from_safetensors
 from mmpeft.mm.weights.sources import _HttpsAlone, fetch_base
@@ -330,12 +331,27 @@ def test_other_options_are_refused_by_a_stock_loader(tmp_path, task):
         load(built(tmp_path, method=dict(MONA, bottleneck=2)), task[2])
 
 
-def test_a_runner_refuses_a_file_of_another_head_before_anything_changes(tmp_path, task):
+def test_a_task_starts_from_the_file_of_another_but_its_heads_start_anew(tmp_path, task):
     cfg = config(tmp_path, load_from=str(task[2]), custom_hooks=[dict(type='mmpeft.AdapterReportHook')])
+    cfg.train_cfg.max_iters = 1
+    cfg.optim_wrapper.optimizer.lr = 1e-12
     runner = Runner.from_cfg(cfg)
     runner.model.head = torch.nn.Linear(64, 4)
-    with pytest.raises(mmpeft.WrongModelError, match='head.weight'):
-        runner.train()
+    anew = runner.model.head.weight.detach().clone()
+    runner.train()
+    adapters = {name: tensor for name, tensor in read_adapters(task[2]).tensors.items() if is_adapter(name)}
+    state = runner.model.state_dict()
+    assert all(torch.allclose(state[name], tensor, atol=1e-6) for name, tensor in adapters.items())
+    assert adapters and torch.allclose(state['head.weight'], anew, atol=1e-6)
+    told = ''.join(path.read_text() for path in (tmp_path / 'work').rglob('*.log'))
+    assert 'heads that differ start anew: it has head.weight of shape (3, 64), and the model one of (4, 64)' in told
+
+
+def test_a_task_does_not_start_from_the_file_of_other_adapters(tmp_path, task):
+    cfg = config(tmp_path, load_from=str(task[2]), custom_hooks=[dict(type='mmpeft.AdapterReportHook')])
+    cfg.model.backbone.method = dict(MONA, bottleneck=2)
+    with pytest.raises(mmpeft.WrongModelError, match='this backbone carries'):
+        Runner.from_cfg(cfg).train()
 
 
 def test_training_goes_on_from_an_adapter_file(tmp_path, task):

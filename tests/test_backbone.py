@@ -84,6 +84,12 @@ def test_a_file_without_a_key_for_the_backbone_is_refused_with_the_reason(tmp_pa
         backbone.init_weights()
 
 
+def test_a_file_in_the_layout_of_mm_is_refused_where_it_is_to_be_converted(tmp_path):
+    backbone = build(pretrained(tmp_path, convert_weights=True))
+    with pytest.raises(ValueError, match="base.pth.* is in mm's own layout, and .* Set convert_weights=False"):
+        backbone.init_weights()
+
+
 @pytest.mark.parametrize('key', ['pretrained', 'init_cfg'])
 def test_pretrained_and_init_cfg_of_the_wrapper_go_inwards(tmp_path, key):
     path = pretrained(tmp_path)['init_cfg']['checkpoint']

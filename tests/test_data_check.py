@@ -11,8 +11,9 @@ import pytest
 from data_trees import XML, small_tree, write_tree
 from PIL import Image
 
+from mmpeft.data import kinds
 from mmpeft.data.check import check_tree
-from mmpeft.data.images import damage
+from mmpeft.data.images import ORIENTATION
 from mmpeft.data.trees import TREES, tree_of
 
 FIRST = {name: tree.parts[0] for name, tree in TREES.items()}
@@ -249,30 +250,6 @@ def test_damage_inside_an_image_is_found_by_decoding(checked):
     assert checked('coco', spoil, decode=True).parts[0].problems[UNREADABLE][0].startswith('0.jpg cannot be read')
 
 
-@pytest.mark.parametrize('ending', ['jpg', 'png', 'tif', 'bmp'])
-@pytest.mark.parametrize('mode', ['RGB', 'L'])
-def test_whole_images_are_whole_and_halves_are_not(tmp_path, ending, mode):
-    path = tmp_path / f'image.{ending}'
-    Image.effect_noise((80, 80), 90).convert(mode).save(path)
-    assert damage(path) is None and damage(path, decode=True) is None
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert damage(path).startswith('cannot be read')
-
-
-def test_whole_images_of_kinds_with_an_end_mark_are_not_decoded(tmp_path, monkeypatch):
-    for ending in ('jpg', 'png', 'tif'):
-        Image.effect_noise((80, 80), 90).save(tmp_path / f'image.{ending}')
-    monkeypatch.setattr(Image.Image, 'load', lambda self: 1 / 0)
-    assert [damage(tmp_path / f'image.{ending}') for ending in ('jpg', 'png', 'tif')] == [None] * 3
-
-
-def test_a_photograph_with_bytes_after_its_end_is_whole(tmp_path):
-    path = tmp_path / 'image.jpg'
-    Image.effect_noise((80, 80), 90).save(path)
-    path.write_bytes(path.read_bytes() + bytes(5000))
-    assert damage(path) is None
-
-
 def test_classes_of_ones_own_are_checked_against_the_given_names(tmp_path):
     root = write_tree('coco', tmp_path)
     own = ['own=annotations/instances_train2017.json:train2017']
@@ -321,3 +298,34 @@ def test_class_names_are_those_of_the_libraries(format, place):
 
 def test_star_and_ade20k_have_as_many_classes_as_published():
     assert len(set(TREES['star'].classes)) == 48 and len(TREES['ade20k'].classes) == 150
+
+
+def test_boxes_of_the_picture_as_it_is_stored_are_a_problem_where_exif_turns_it(checked):
+    def turn(root):
+        exif = Image.Exif()
+        exif[ORIENTATION] = 6
+        Image.new('RGB', (32, 64)).save(root / image('coco'), exif=exif)
+
+    def both(sizes):
+        return lambda root: (turn(root), coco(lambda c: c['images'][0].update(sizes))(root))
+
+    for decode in (False, True):
+        assert checked('coco', both(dict(width=64, height=32)), decode).problems == 0
+    found = checked('coco', both(dict(width=32, height=64))).parts[0].problems[kinds.OTHER_SIZE]
+    assert found == ['0.jpg (64 x 32 px as EXIF turns it, not 32 x 64 px)']
+
+
+def test_the_report_says_by_which_loaders_it_judges(checked):
+    line = str(checked('coco')).splitlines()[0]
+    assert line.startswith("Judged as they are read by mmdet's CocoDataset") and 'turns them as EXIF says' in line
+
+
+def test_parts_that_list_their_categories_in_another_order_are_told(tmp_path):
+    root = write_tree('coco', tmp_path)
+    path = root / 'annotations/instances_val2017.json'
+    content = json.loads(path.read_text())
+    swapped(content)
+    path.write_text(json.dumps(content))
+    own = [f'{p.name}={p.annotations}:{p.images}' for p in TREES['coco'].parts]
+    report = check_tree('coco', root, tree_of('coco', own))
+    assert report.problems == 1 and "val lists ('bicycle', 'person', " in report.parts[1].problems[kinds.OTHER_PART][0]

@@ -180,7 +180,13 @@ def test_the_tools_have_the_data_made_before_they_look_for_files(tmp_path, monke
     from mmpeft.mm.checks import check_data
 
     monkeypatch.setattr('mmpeft.demo.digits.COUNTS', FEW)
-    files = dict(ann_file='annotations/train.json', data_prefix=dict(img='train'))
-    loader = dict(dataset=dict(type='mmpeft.DigitsDataset', data_root=f'{tmp_path}/digits', **files))
+    loader = dict(
+        dataset=dict(
+            type='mmpeft.DigitsDataset',
+            data_root=f'{tmp_path}/digits',
+            ann_file='annotations/train.json',
+            data_prefix=dict(img='train'),
+        )
+    )
     check_data(Config(dict(train_dataloader=loader)), 'train')
     assert len(hashes(tmp_path / 'digits')) == 7 + 2 + 1

@@ -2,7 +2,7 @@
 
 import pytest
 from data_trees import write_tree
-from tiny_data import tool
+from tiny_data import MAIN, main_options, tool, words, write_data
 
 from mmpeft.data.trees import TREES
 
@@ -81,3 +81,25 @@ def test_an_amount_is_needed_for_a_subset(capsys):
     with pytest.raises(SystemExit, match='2'):
         prepare('subset', 'coco', 'root', 'out')
     assert 'one of the arguments --fraction --shots is required' in capsys.readouterr().err
+
+
+def test_a_config_is_judged_by_its_own_loaders_classes_and_heads(tmp_path, capsys):
+    root = write_data(tmp_path)
+    prepare('check', '--config', MAIN, *words(main_options(root)))
+    shown = capsys.readouterr().out
+    assert shown.startswith(f'Judged as they are read by the loaders of {MAIN}.') and shown.endswith('No problems.\n')
+    for split in ('train', 'val', 'test'):
+        assert f'{split}_dataloader.dataset: 4 images, 4 objects of 2 classes' in shown
+    with pytest.raises(SystemExit, match='the heads have 80'):
+        prepare('check', '--config', MAIN, *words(main_options(root) | {'model.roi_head.mask_head.num_classes': 80}))
+    (root / 'train/0.jpg').unlink()
+    with pytest.raises(SystemExit, match='^error: 3 problems.$'):
+        prepare('check', '--config', MAIN, *words(main_options(root)))
+    assert 'PROBLEM: 1 image files that are missing: 0.jpg' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('arguments', [['check'], ['check', 'coco'], ['check', 'coco', '.', '--config', MAIN]])
+def test_the_check_takes_a_folder_or_a_config(arguments, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        prepare(*arguments)
+    assert 'give a format and a folder, or a config with --config' in capsys.readouterr().err

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from resumed import DATA, config, final, killed, resumed, run
+from resumed import DATA, NoisyMetric, config, final, killed, resumed, run
 from tiny import same
 
 from mmpeft.random_state import random_state, set_random_state
@@ -96,6 +96,24 @@ def test_a_schedule_that_follows_the_metric_is_exact(tmp_path, moment):
     plateau = dict(type='ReduceOnPlateauLR', monitor='score', rule='less', patience=0, factor=0.5)
     reference, end = with_changes(tmp_path, 'epochs', moment, param_scheduler=[plateau])
     assert same(reference, end)
+
+
+@pytest.mark.parametrize('moment', [('before_train_epoch', 4), ('before_val', 4), ('before_val', 5), ('after_val', 5)])
+@pytest.mark.parametrize('best', [False, True])
+@pytest.mark.parametrize('loop', ['epochs', 'iters'])
+def test_early_stopping_stops_a_resumed_run_where_it_stops_an_unbroken_one(tmp_path, loop, best, moment, monkeypatch):
+    monkeypatch.setattr(NoisyMetric, 'compute_metrics', lambda self, results: dict(score=1.0))  # never better
+    early = dict(type='EarlyStoppingHook', monitor='score', rule='greater', patience=4)
+    by_epoch = loop == 'epochs'
+    checkpoint = dict(type='mmpeft.CheckpointHook', by_epoch=by_epoch, interval=1 if by_epoch else 4)
+    checkpoint |= dict(save_best='score', rule='greater') if best else {}
+    hooks = [dict(type='mmpeft.ExactResumeHook'), early]
+    changes = dict(custom_hooks=hooks, rounds=9, default_hooks=dict(checkpoint=checkpoint))
+    if moment[0] == 'before_train_epoch' and not by_epoch:
+        moment = ('before_train_iter', 14)
+    assert same(*with_changes(tmp_path, loop, moment, **changes))
+    for name in ('unbroken', 'broken'):
+        assert (tmp_path / name / 'last_checkpoint').read_text().endswith('epoch_5.pth' if by_epoch else 'iter_20.pth')
 
 
 def saving_best(rule: str, **options) -> dict:

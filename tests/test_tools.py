@@ -8,16 +8,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import checkpoint as stock
-from tiny_data import MAIN, ROTATED, SEGMENTOR, main_options, tool, write_data
+from tiny_data import MAIN, ROTATED, SEGMENTOR, main_options, tool, words, write_data
 
 from mmpeft.mm.checks import UserError, check_data, read_config
 from mmpeft.mm.running import run
 from mmpeft.mm.running.cli import explain, one_line_errors
 from mmpeft.mm.weights.checkpoints import read_checkpoint
-
-
-def words(options: dict) -> list[str]:
-    return ['--cfg-options', *(f'{key}={str(value).replace(" ", "")}' for key, value in options.items())]
 
 
 def error_of(name: str, *arguments: str) -> str:

@@ -126,3 +126,8 @@ def main_options(root: Path) -> dict:
         options[f'{split}_dataloader.dataset.pipeline.1.scale'] = (64, 64)
         options[f'{split}_evaluator.ann_file'] = f'{root}/annotations/train.json'
     return options
+
+
+def words(options: dict) -> list[str]:
+    """The options as words of a command line."""
+    return ['--cfg-options', *(f'{key}={str(value).replace(" ", "")}' for key, value in options.items())]

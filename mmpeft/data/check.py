@@ -84,12 +84,12 @@ def check_part(
         classes: The names of its classes; none for whatever there is.
         decode: Decode every image.
         labels: The highest value that a label map may hold, 255 apart; by default the number of classes.
-        at_most: Look at no more image files than that; whether the others are there is asked all the same.
+        at_most: Look at no more images and label maps than that; whether the others are there is asked all the same.
     """
     report = PartReport(part.name)
     try:
         with images_of_any_size():
-            found = read_part(format, root, part, classes, labels or len(classes) or 255)
+            found = read_part(format, root, part, classes, labels or len(classes) or 255, at_most)
             _look_through(report, part, found, decode, at_most)
     except ValueError as error:
         report.problems[kinds.UNREADABLE_ANNOTATION].append(str(error))

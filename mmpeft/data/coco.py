@@ -3,7 +3,6 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from mmpeft.data.loaders import Loader
 from mmpeft.data.masks import mask_fault
 from mmpeft.data.records import Contents, Record
 
+MOST = 1e30  # beyond it, and nan, is no number of a picture
 # Why mmdet leaves objects out.
 CROWD = 'crowds'
 IGNORED = 'marked ignore'
@@ -57,8 +57,11 @@ def read_coco(path: Path, images: Path, loader: Loader, classes: Sequence[str]) 
     content, found = read_json(path), Contents([])
     try:
         names = {category['id']: category['name'] for category in content['categories']}
-        found.names = tuple(category['name'] for category in content['categories'])
-        found.problems += [*_encoding(path), *_repeated(content)]
+        found.names = tuple(names.values())
+        for name in found.names:
+            if not isinstance(name, str):
+                raise ValueError(f'the name {name!r} of a category')
+        found.problems += [*_encoding(path), *_repeated(content), *_mixed_ids(content)]
         records = _read_images(content['images'], images, found)
         _read_objects(content['annotations'], records, names, loader, {*classes} or {*found.names}, found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -85,8 +88,20 @@ def _repeated(content: dict) -> list[tuple[str, str]]:
     return found + [(kinds.SAME_ID, f'id {value} {count} times') for value, count in counts.items() if count > 1]
 
 
+def _mixed_ids(content: dict) -> list[tuple[str, str]]:
+    """The COCO metric sorts ids, and numbers and text have no order."""
+    found = []
+    for key in ('images', 'categories'):
+        ids = [entry['id'] for entry in content[key]]
+        if len({isinstance(value, str) for value in ids}) > 1 or not all(isinstance(v, int | float | str) for v in ids):
+            strange = next(value for value in ids if not isinstance(value, int | float))
+            found.append((kinds.TEXT_NUMBER, f'id {strange!r} among {key}'))
+    return found
+
+
 def _read_images(entries: list[dict], images: Path, found: Contents) -> dict[object, Record]:
     records: dict[object, Record] = {}
+    files: dict[str, object] = {}
     for entry in entries:
         name, size = entry['file_name'], (entry['width'], entry['height'])
         if not all(map(_is_number, size)):
@@ -95,6 +110,9 @@ def _read_images(entries: list[dict], images: Path, found: Contents) -> dict[obj
         if entry['id'] in records:
             records[entry['id']].problems.append((kinds.LISTED_TWICE, f'{name} (id {entry["id"]})'))
             continue
+        if name in files:
+            found.problems.append((kinds.SAME_FILE, f'{name} (ids {files[name]} and {entry["id"]})'))
+        files[name] = entry['id']
         source = entry.get('video_id')
         records[entry['id']] = Record(name, images / name, size=size, number=entry['id'])
         records[entry['id']].source = None if source is None else f'video {source}'
@@ -121,7 +139,7 @@ def _read_objects(
         if lacking:
             record.problems.append((kinds.LACKING_KEY, f'{" and ".join(lacking)} of {where}'))
         name = names.get(entry['category_id'], f'category id {entry["category_id"]}')
-        numbers = dict(bbox=entry['bbox'], area=[entry.get('area', 1)], iscrowd=[entry.get('iscrowd', 0)])
+        numbers = dict(bbox=entry['bbox'], **{key: [entry.get(key, 1)] for key in ('id', 'area', 'iscrowd')})
         text = [key for key, values in numbers.items() if not all(map(_is_number, values))]
         if text:
             record.problems.append((kinds.TEXT_NUMBER, f'{" and ".join(text)} of {where}'))
@@ -168,4 +186,4 @@ def _judge(entry: dict, record: Record, where: str, is_wanted: bool, loader: Loa
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and isfinite(value)
+    return isinstance(value, int | float) and -MOST < value < MOST

@@ -16,7 +16,9 @@ Read = Callable[[Record, Path], None]
 IGNORED = 255  # the label that nothing is trained on
 
 
-def read_maps(images: Path, annotations: Path | None, loader: Loader, labels: int) -> Contents:
+def read_maps(
+    images: Path, annotations: Path | None, loader: Loader, labels: int, at_most: int | None = None
+) -> Contents:
     """The images of a folder and what mmseg reads in their label maps.
 
     Args:
@@ -24,8 +26,9 @@ def read_maps(images: Path, annotations: Path | None, loader: Loader, labels: in
         annotations: That of the label maps; None where there are none.
         loader: How they will be read.
         labels: The highest label as it is drawn; 255 is none.
+        at_most: Look into no more maps than that: each has to be decoded.
     """
-    return _read(images, annotations, loader, loader.label_ending, lambda *at: _read_map(*at, loader, labels))
+    return _read(images, annotations, loader, loader.label_ending, lambda *at: _read_map(*at, loader, labels), at_most)
 
 
 def read_label_files(images: Path, annotations: Path | None, loader: Loader) -> Contents:
@@ -33,7 +36,9 @@ def read_label_files(images: Path, annotations: Path | None, loader: Loader) -> 
     return _read(images, annotations, loader, '.txt', lambda *at: _read_quads(*at, loader))
 
 
-def _read(images: Path, annotations: Path | None, loader: Loader, ending: str, read: Read) -> Contents:
+def _read(
+    images: Path, annotations: Path | None, loader: Loader, ending: str, read: Read, at_most: int | None = None
+) -> Contents:
     found = _images_of(images, loader)
     if loader.listed is not None:  # mmseg reads what is listed, be it there or not
         listed = [line.strip() for line in Path(loader.listed).read_text(encoding='utf-8').splitlines()]
@@ -43,18 +48,20 @@ def _read(images: Path, annotations: Path | None, loader: Loader, ending: str, r
         )
     else:
         written = _stems(annotations, ending, loader.deep) if annotations else set()
-        # mmrotate reads the label files that are there, mmseg the images; the other half may hold more.
-        read_ones = {*found, *written} if loader.image_ending is None else written if ending == '.txt' else found
-        names = sorted(read_ones or found)
+        # mmrotate reads the images of the label files that are there, which may be those of a few.
+        few = loader.image_ending is not None and ending == '.txt'
+        names = sorted(written if few and annotations else {*found, *written})
+
+    looked_into = {*names[:at_most]}
 
     def fill(name: str) -> Record:
         record = Record(name, found.get(name, images / f'{name}{loader.image_ending or ".png"}'))
-        if name in written:
+        if name in written and name in looked_into:
             try:
                 read(record, annotations / f'{name}{ending}')
             except (OSError, ValueError, SyntaxError) as error:
                 record.problems.append((kinds.UNREADABLE_ANNOTATION, str(error)))
-        elif annotations:
+        elif annotations and name not in written:
             record.problems.append((kinds.NO_ANNOTATION, name))
         return record
 
@@ -91,7 +98,9 @@ def _read_map(record: Record, path: Path, loader: Loader, labels: int) -> None:
         record.size = image.size
         if pixels.ndim != 2:
             raise ValueError(f'{path.name} has pixels of kind {image.mode}, not one label each')
-    values = np.unique(pixels)
+    # Counting bytes is several times as fast as sorting them.
+    small = pixels.dtype in (np.uint8, np.bool_)
+    values = np.flatnonzero(np.bincount(pixels.ravel().astype(np.uint8))) if small else np.unique(pixels)
     kept = values.astype(np.uint8)
     if (kept != values).any():
         lost = ', '.join(f'{value} read as {read}' for value, read in zip(values, kept, strict=True) if value != read)

@@ -74,12 +74,12 @@ def look_at(path: Path, turned: bool = True, decode: bool = False) -> Look:
         return Look(_decoded_size(path, turned))
     try:
         with Image.open(path) as image:
-            orientation = _orientation(image) if turned else 1
             width, height = image.size
+            bits = re.search(r';(16|32)', str([tile[3] for tile in image.tile]))
+            orientation = _orientation(image, path) if turned else 1
             # Pillow gives the size of a TIFF as it is turned, and of the others as it is not.
             if orientation > 4 and image.format != 'TIFF':
                 width, height = height, width
-            bits = re.search(r';(16|32)', str([tile[3] for tile in image.tile]))
             whole = image.mode not in UNDECODED and _ends_well(image, path)
     except Exception:  # decoders raise OSError, SyntaxError, struct.error, and more
         return Look(_decoded_size(path, turned))
@@ -139,7 +139,10 @@ def _decoded_size(path: Path, turned: bool) -> tuple[int, int]:
     return image.shape[1], image.shape[0]
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, path: Path) -> int:
+    # Pillow decodes a whole PNG to look for EXIF behind the pixels.
+    if image.format == 'PNG' and 'exif' not in image.info and b'eXIf' not in _tail(path, 1 << 16):
+        return 1
     try:
         found = image.getexif().get(ORIENTATION, 1)
     except Exception:  # damaged EXIF turns nothing
@@ -154,8 +157,10 @@ def _ends_well(image: Image.Image, path: Path) -> bool:
         return any(
             starts and lengths and max(map(sum, zip(starts, lengths, strict=True))) <= size for starts, lengths in parts
         )
-    if image.format not in ENDS:
-        return False
+    return image.format in ENDS and ENDS[image.format] in _tail(path, TAIL)
+
+
+def _tail(path: Path, length: int) -> bytes:
     with path.open('rb') as file:
-        file.seek(max(0, size - TAIL))
-        return ENDS[image.format] in file.read()
+        file.seek(max(0, os.path.getsize(path) - length))
+        return file.read()

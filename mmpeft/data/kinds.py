@@ -8,11 +8,12 @@ NO_ANNOTATION = 'images without their annotation file'
 NO_IMAGE = 'image files that are missing'
 UNKNOWN_IMAGE = 'annotations of images that are not listed'
 LISTED_TWICE = 'images listed twice'
+SAME_FILE = 'image files under two ids: each entry is trained on with its own objects alone'
 SAME_ID = 'annotations with the id of another'
 SAME_CATEGORY = 'categories with the id or the name of another'
 LACKING_KEY = 'annotations without a key that training or the metric reads'
 NO_AREA = 'boxes without an area, or less than 1 px wide or high, which mmdet leaves out'
-EMPTY_BOX = 'objects without an area, on which training ends in nan'
+EMPTY_BOX = 'objects without an area, on which losses become inf or nan'
 AREA_ZERO = 'objects whose area is given as 0, which mmdet leaves out'
 NO_MASK = 'objects without a mask, on a config that trains or scores masks (with_mask=True)'
 BOXES_ALONE = 'objects without a mask: good for boxes alone, a config with with_mask=False and no mask head'
@@ -38,6 +39,7 @@ UNSEEN_CLASS = 'classes without an object'
 NO_MATCH = 'no class name that matches'
 LACKING_CLASS = 'class names that the json does not list, so that the labels behind them get other names'
 ORDER = 'class names in another order than the json, by which mmdet numbers them'
+OTHER_TRUTH = 'metrics whose json has other images or categories than the data set'
 OTHER_PART = 'parts whose json lists other class names, or in another order, than that of the first'
 ALONE = 'label maps drawn as masks: 255 is ignored, so that nothing but one label is left'
 LOOKS = 'labels that look like those of another reduce_zero_label'
@@ -52,6 +54,7 @@ NOTES = {
     NO_AREA,
     NO_OBJECTS,
     OVER_EDGE,
+    SAME_FILE,
     TURNED,
     UNSEEN_CLASS,
 }

@@ -16,6 +16,8 @@ def check_labels(report: PartReport, part: Part, records: Sequence[Record], clas
     if IGNORED in values and labels <= {0} and len(classes) != 1:
         where = f'{part.annotations} holds {" and ".join(map(str, sorted(values)))}; draw the labels of the classes'
         report.problems[kinds.ALONE].append(where)
+    elif not classes:
+        return
     elif len(labels) > 1 and 0 in labels and max(labels) == len(classes) - 1 and reduce is not False:
         report.problems[kinds.LOOKS].append(
             f'{part.annotations} holds 0 to {max(labels)} for {len(classes)} classes, as with reduce_zero_label=False; '

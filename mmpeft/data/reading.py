@@ -10,7 +10,9 @@ from mmpeft.data.trees import Part
 from mmpeft.data.voc import read_voc
 
 
-def read_part(format: str, root: Path, part: Part, classes: Sequence[str] = (), labels: int = 150) -> Contents:
+def read_part(
+    format: str, root: Path, part: Part, classes: Sequence[str] = (), labels: int = 150, at_most: int | None = None
+) -> Contents:
     """What a part holds, in the order of its annotations.
 
     Args:
@@ -19,6 +21,7 @@ def read_part(format: str, root: Path, part: Part, classes: Sequence[str] = (), 
         part: Which part of it.
         classes: The names of the classes that are trained on; none for all.
         labels: The highest value that a label map may hold, 255 apart.
+        at_most: Look into no more label maps than that.
 
     Raises:
         ValueError: A file or folder of the part is missing, or its json or list cannot be read at all.
@@ -32,5 +35,5 @@ def read_part(format: str, root: Path, part: Part, classes: Sequence[str] = (), 
             raise ValueError(f'This format needs an annotation file, not {annotations}.')
         return (read_coco if format == 'coco' else read_voc)(annotations, images, part.loader, classes)
     if format == 'ade20k':
-        return read_maps(images, annotations, part.loader, labels)
+        return read_maps(images, annotations, part.loader, labels, at_most)
     return read_label_files(images, annotations, part.loader)

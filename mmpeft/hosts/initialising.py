@@ -49,6 +49,14 @@ class Initialised(KnowsBase):
                         f'The file of init_cfg={dict(self.init_cfg)} holds no key that begins with "backbone.", and '
                         f'{type(self).__name__} takes no other. A file of the Swin authors needs convert_weights=True.'
                     ) from error
+                except KeyError as error:
+                    # Converted anyway, names in mm's layout get the prefix of the model twice.
+                    if not getattr(self, 'convert_weights', False) or not str(error).startswith("'backbone."):
+                        raise
+                    raise ValueError(
+                        f"The file of init_cfg={dict(self.init_cfg)} is in mm's own layout, and convert_weights=True "
+                        'is for files of the Swin authors. Set convert_weights=False.'
+                    ) from error
         if not self.adapters_loaded:
             for place, _ in adapters_of(self):
                 start(self, place)

@@ -91,8 +91,9 @@ def wrap_backbone(model: ConfigDict, method: Mapping | Sequence[Mapping], **flag
     """
     if 'backbone' not in model:
         raise ValueError(f'The model {model.get("type")} has no backbone in its config; wrap its backbone by hand.')
-    if str(model.backbone.get('type')).startswith('mmpeft.'):
-        raise ValueError(f'The backbone is {model.backbone.type} already; remove the adapter hook or the wrapper.')
+    kind = model.backbone.get('type')
+    if kind is build_adapted_backbone or str(kind).startswith('mmpeft.'):
+        raise ValueError(f'The backbone is {kind} already; remove the adapter hook or the wrapper.')
     wrapped = dict(type='mmpeft.AdaptedBackbone', method=method, backbone=model.pop('backbone'))
     model.backbone = ConfigDict(wrapped, **{key: True for key, value in flags.items() if value})
 

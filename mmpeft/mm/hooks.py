@@ -32,7 +32,8 @@ class AdapterReportHook(Hook):
     Before training: the optimizer must hold every trainable parameter, at a learning rate above zero. At the first
     update: every trainable parameter must have got a gradient; for one of the backbone its lack is an error, for
     another a warning, because some heads leave a branch out in some iterations. An adapter file that is loaded must
-    be of the whole model. Under FSDP gradients are not checked.
+    be of the whole model; where training starts from one, of the backbone alone: necks and heads that differ start
+    anew, which is told. Under FSDP gradients are not checked.
 
     Raises:
         RuntimeError: Before training, under a strategy that it does not work with.
@@ -49,7 +50,15 @@ class AdapterReportHook(Hook):
                 f'FSDPStrategy cannot start from the adapter file {file.path}: it loads checkpoints alone. Load the '
                 '.pth file beside it, or use DDPStrategy.'
             )
-        file.check_model(bare_model(runner))
+        model = bare_model(runner)
+        if runner._resume or not isinstance(runner.optim_wrapper, OptimWrapper):
+            file.check_model(model)
+            return
+        anew = ', and '.join(file.check_start(model))
+        if anew:
+            print_log(
+                f'The adapters start from {file.path}; necks and heads that differ start anew: it {anew}.', 'current'
+            )
 
     def before_train(self, runner: Runner) -> None:
         check_strategy(runner, self)

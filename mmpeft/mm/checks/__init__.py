@@ -2,8 +2,9 @@
 
 from mmpeft.mm.checks.data import check_data, check_files, check_parts
 from mmpeft.mm.checks.errors import UserError
-from mmpeft.mm.checks.machine import check_device, check_free
+from mmpeft.mm.checks.machine import check_device, check_free, check_work_dir
 from mmpeft.mm.checks.reading import evaluators, leaves, read_config, register_library, type_name
+from mmpeft.mm.checks.values import check_values
 
 __all__ = [
     'UserError',
@@ -12,6 +13,8 @@ __all__ = [
     'check_files',
     'check_free',
     'check_parts',
+    'check_values',
+    'check_work_dir',
     'evaluators',
     'leaves',
     'read_config',

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -11,23 +12,28 @@ from mmengine.registry import DATASETS
 from mmpeft.data import kinds
 from mmpeft.data.check import check_part
 from mmpeft.data.class_names import same_order
+from mmpeft.data.coco import read_json
 from mmpeft.data.findings import PartReport
 from mmpeft.mm.checks.errors import UserError
 from mmpeft.mm.checks.heads import check_heads
-from mmpeft.mm.checks.parts import described
+from mmpeft.mm.checks.parts import Described, described
 from mmpeft.mm.checks.reading import evaluators, leaves, type_name
 
-AT_MOST = 500  # images of a part whose heads are read before training: a second or two
+AT_MOST = 500  # images and label maps of a part that are looked at before training: a second or two
 SHOWN = 3  # kinds of problems in one line
-SAID = (kinds.LOOKS, kinds.NOT_CHOSEN)  # notes that a run is told
+SAID = (kinds.LOOKS, kinds.NOT_CHOSEN, kinds.SAME_FILE)  # notes that a run is told
+UNSCORED = (
+    kinds.NOTHING_SEEN,
+    kinds.NOTHING_LEFT,
+)  # of test data: whoever wants the predictions alone needs no objects
 
 
 def check_data(cfg: Config, *splits: str) -> None:
     """Refuse data sets that the config cannot be trained or scored on, as far as can be seen in seconds.
 
     Files that are missing, annotations that the loaders of the config cannot read or leave nothing of, class names and
-    heads that do not fit them. All annotations are looked at, in the first process, and the first 500 images of each
-    part.
+    heads that do not fit them. The first process looks at all annotations, and at the first 500 images and label
+    maps of each part.
 
     Args:
         cfg: A config; the paths in it are relative to the current folder.
@@ -38,7 +44,7 @@ def check_data(cfg: Config, *splits: str) -> None:
     """
     check_files(cfg, *splits)
     for report in check_parts(cfg, splits, at_most=AT_MOST):
-        _refuse(report)
+        _refuse(report, _boxes_alone(cfg) if kinds.NO_MASK in report.problems else '')
 
 
 def check_files(cfg: Config, *splits: str) -> None:
@@ -68,7 +74,7 @@ def check_parts(
         cfg: A config whose library is registered.
         splits: Of ``train``, ``val`` and ``test``.
         decode: Decode every image.
-        at_most: Look at no more image files of a part than that.
+        at_most: Look at no more images and label maps of a part than that.
 
     Raises:
         UserError: The classes are no tuple, or the heads do not fit them.
@@ -84,8 +90,29 @@ def check_parts(
                 classes, labels = known.classes, known.labels
                 report = check_part(known.format, known.root, known.part, classes, decode, labels, at_most)
                 same_order([*first[:1], report])
-                first += [report] if known.format == 'coco' else []
+                if known.format == 'coco':
+                    first.append(report)
+                    _check_truth(report, cfg, split, known)
                 yield report
+
+
+def _check_truth(report: PartReport, cfg: Config, split: str, known: Described) -> None:
+    """Compare a json with those by which the metrics of ``split`` score."""
+    path = str(known.root / str(known.part.annotations))
+    files = [metric['ann_file'] for metric in evaluators(cfg, split) if metric.get('ann_file')]
+    for other in [other for other in files if split != 'train' and os.path.realpath(other) != os.path.realpath(path)]:
+        try:
+            mine, theirs = (read_json(Path(file)) for file in (path, other))
+            lost = {entry['id'] for entry in mine['images']} - {entry['id'] for entry in theirs['images']}
+            names = [[entry['name'] for entry in content['categories']] for content in (mine, theirs)]
+        except (ValueError, KeyError, TypeError) as error:
+            report.problems[kinds.UNREADABLE_ANNOTATION].append(f'{other} ({error})')
+            continue
+        if lost or names[0] != names[1]:
+            report.problems[kinds.OTHER_TRUTH].append(
+                f'{split}_evaluator.ann_file={other} lacks {len(lost)} of the {len(mine["images"])} images and lists '
+                f'{len(names[1])} categories of {len(names[0])}'
+            )
 
 
 def _datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
@@ -96,18 +123,33 @@ def _datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
                 yield key, dataset
 
 
-def _refuse(report: PartReport) -> None:
-    for kind in SAID:
-        for where in report.problems.get(kind, ()):
-            print_log(f'{report.name}: {kind}: {where}', 'current', logging.WARNING)
+def _refuse(report: PartReport, way_out: str) -> None:
+    for kind in UNSCORED if report.name.startswith('test_') else ():
+        for where in report.problems.pop(kind, ()):
+            print_log(f'{report.name}: {kind}: {where}; there is nothing to score by.', 'current', logging.WARNING)
     if not report.count:
+        for line in report.lines():
+            if any(kind in line for kind in SAID):
+                print_log(f'{report.name}: {line}', 'current', logging.WARNING)
         return
     found = [line.removeprefix('PROBLEM: ') for line in report.lines() if line.startswith('PROBLEM')]
     more = f'; and {len(found) - SHOWN} more kinds' if len(found) > SHOWN else ''
     raise UserError(
-        f'{report.name}: {"; ".join(found[:SHOWN])}{more}. All that is wrong: '
+        f'{report.name}: {"; ".join(found[:SHOWN])}{more}.{way_out} All that is wrong: '
         'python tools/prepare_data.py check --config CONFIG.'
     )
+
+
+def _boxes_alone(cfg: Config) -> str:
+    """The options that make a config of masks one of boxes."""
+    options = ['model.roi_head.mask_head=None'] if (cfg.model.get('roi_head') or {}).get('mask_head') else []
+    for split in ('train', 'val', 'test'):
+        for key, dataset in _datasets(cfg, split):
+            steps = enumerate(dataset.get('pipeline') or ())
+            options += [f'{key}.pipeline.{index}.with_mask=False' for index, step in steps if step.get('with_mask')]
+        if any('segm' in (metric.get('metric') or ()) for metric in evaluators(cfg, split)):
+            options.append(f'{split}_evaluator.metric=bbox')
+    return f' Draw masks, or train boxes alone: --cfg-options {" ".join(options)}.'
 
 
 def _is_first_process() -> bool:

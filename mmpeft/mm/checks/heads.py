@@ -4,12 +4,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
 from mmpeft.mm.checks.errors import UserError
+from mmpeft.mm.checks.parts import class_of, option_of
 from mmpeft.mm.checks.reading import type_name
 
 # Heads that say nothing of the classes of the data: objects or not, stuff, edges.
 OTHERS = {'rpn_head', 'semantic_head', 'fusion_head', 'panoptic_fusion_head'}
+COUNTING = {'bbox_head', 'mask_head'}  # also where the number is that of COCO, by default
 OTHER_TYPES = {'STDCHead'}
 
 
@@ -27,7 +30,11 @@ def check_heads(cfg: Config, key: str, dataset: dict, classes: Sequence[str]) ->
     """
     if not classes or dataset.get('return_classes'):  # such heads compare with the words themselves
         return
-    other = {key: count for key, count in _heads('model', cfg.get('model')) if count != len(classes)}
+    other = {
+        key: count
+        for key, count in _heads('model', cfg.get('model'), cfg.get('default_scope'))
+        if count != len(classes)
+    }
     if other:
         names = ', '.join(map(repr, classes[:10])) + (', ...' if len(classes) > 10 else '')
         raise UserError(
@@ -38,18 +45,20 @@ def check_heads(cfg: Config, key: str, dataset: dict, classes: Sequence[str]) ->
         )
 
 
-def _heads(key: str, node: Any) -> Iterator[tuple[str, int]]:
+def _heads(key: str, node: Any, scope: str | None) -> Iterator[tuple[str, int]]:
     """The keys of the numbers of classes of heads, with the numbers."""
     if isinstance(node, list | tuple):
         for index, child in enumerate(node):
-            yield from _heads(f'{key}.{index}', child)
+            yield from _heads(f'{key}.{index}', child, scope)
     if not isinstance(node, dict):
         return
     name = next(part for part in reversed(key.split('.')) if not part.isdigit())
     if name in OTHERS or type_name(node.get('type')) in OTHER_TYPES:
         return
-    if name.endswith('_head') and isinstance(node.get('num_classes'), int):
-        yield f'{key}.num_classes', node['num_classes']
+    if name in COUNTING or (name.endswith('_head') and 'num_classes' in node):
+        count = option_of(class_of(MODELS, node.get('type'), scope) or object, node, 'num_classes')
+        if isinstance(count, int):
+            yield f'{key}.num_classes', count
     for child_name, child in node.items():
         if name == 'model' or name.endswith(('_head', 'module', 'detector', 'segmentor')):
-            yield from _heads(f'{key}.{child_name}', child)
+            yield from _heads(f'{key}.{child_name}', child, scope)

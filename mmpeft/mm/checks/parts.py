@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, Registry
 
 from mmpeft.data.loaders import Loader
 from mmpeft.data.trees import Part
@@ -59,7 +59,7 @@ def described(cfg: Config, split: str, key: str, dataset: dict) -> Described | N
     Raises:
         UserError: Its classes are no tuple of names, or none that it has.
     """
-    kind = _class_of(dataset.get('type'), cfg.get('default_scope'))
+    kind = class_of(DATASETS, dataset.get('type'), cfg.get('default_scope'))
     names = _class_names(key, dataset, kind)
     loads = getattr(kind, 'load_data_list', None)
     format = FORMATS.get(getattr(loads, '__qualname__', '').partition('.')[0])
@@ -76,10 +76,10 @@ def described(cfg: Config, split: str, key: str, dataset: dict) -> Described | N
         common |= dict(polygons=any(step.get('poly2mask') is False for step in masks))
         return _described(format, key, dataset, paths[0], paths[1].get('img', ''), names, Loader(**common))
     if format == 'voc':
-        folders = _option(kind, dataset, 'img_subdir'), _option(kind, dataset, 'ann_subdir')
+        folders = option_of(kind, dataset, 'img_subdir'), option_of(kind, dataset, 'ann_subdir')
         common |= dict(min_size=filters.get('min_size', 0), min_box=filters.get('bbox_min_size') or 0, folders=folders)
         return _described(format, key, dataset, paths[0], paths[1].get('sub_data_root', ''), names, Loader(**common))
-    ending = _option(kind, dataset, 'img_suffix')
+    ending = option_of(kind, dataset, 'img_suffix')
     if format == 'dota':
         common |= dict(image_ending=f'.{ending}')
         return _described(format, key, dataset, paths[0], paths[1].get('img_path', ''), names, Loader(**common))
@@ -96,7 +96,7 @@ def _described(
 def _described_maps(
     key: str, dataset: dict, kind: type, names: tuple[str, ...], steps: list[dict], common: dict
 ) -> Described:
-    reduce = bool(_option(kind, dataset, 'reduce_zero_label'))
+    reduce = bool(option_of(kind, dataset, 'reduce_zero_label'))
     for step in steps:
         if step.get('reduce_zero_label') not in (None, reduce):
             raise UserError(
@@ -113,7 +113,7 @@ def _described_maps(
         **common,
         reduce_zero_label=reduce,
         label_map=label_map,
-        label_ending=_option(kind, dataset, 'seg_map_suffix'),
+        label_ending=option_of(kind, dataset, 'seg_map_suffix'),
         listed=path if listed and not os.path.isdir(path) else None,
         deep=True,
     )
@@ -123,11 +123,14 @@ def _described_maps(
     first = int(reduce)
     kept = [label for label in range(count) if (label_map or {}).get(label) != 255]
     classes = tuple(f'label {label + first}' for label in kept)
-    return Described('ade20k', Path(root), part, names, classes, count - 1 + first)
+    return Described('ade20k', Path(root), part, names, classes, count - 1 + first if names else None)
 
 
 def _class_names(key: str, dataset: dict, kind: type | None) -> tuple[str, ...]:
-    info = dataset.get('metainfo') or {}
+    info, prefix = dataset.get('metainfo') or {}, dataset.get('data_prefix') or {}
+    for name, value, example in (('metainfo', info, "classes=('disk',)"), ('data_prefix', prefix, "img='train/'")):
+        if not isinstance(value, dict):
+            raise UserError(f'{key}.{name} is {value!r:.80}, and it takes a dict, such as dict({example}).')
     names = info.get('classes', getattr(kind, 'METAINFO', {}).get('classes'))
     if 'CLASSES' in info:
         raise UserError(f'{key}.metainfo has CLASSES, which is not read; write classes.')
@@ -138,17 +141,24 @@ def _class_names(key: str, dataset: dict, kind: type | None) -> tuple[str, ...]:
             f'{key}.metainfo.classes is the word {names!r}, of which each letter would be a class. A tuple of one name '
             f"has a comma: classes=({names!r},); in --cfg-options: '{key}.metainfo.classes=[{names}]'."
         )
-    return tuple(names or ())
+    names = tuple(names or ())
+    twice = {name for name in names if not isinstance(name, str) or names.count(name) > 1}
+    if twice:
+        raise UserError(
+            f'{key}.metainfo.classes takes names, each of them once, and holds {", ".join(map(repr, twice))}.'
+        )
+    return names
 
 
-def _class_of(name: Any, scope: str | None) -> type | None:
+def class_of(registry: Registry, name: Any, scope: str | None) -> type | None:
+    """The class that a type in a config stands for, in a scope whose library is registered."""
     if not isinstance(name, str):
         return name if isinstance(name, type) else None
-    with DATASETS.switch_scope_and_registry(scope) as registry:
-        return registry.get(name)
+    with registry.switch_scope_and_registry(scope) as scoped:
+        return scoped.get(name)
 
 
-def _option(kind: type, dataset: dict, name: str) -> Any:
+def option_of(kind: type, dataset: dict, name: str) -> Any:
     """The value of an option: what the config says, or else the default of the class."""
     if name in dataset:
         return dataset[name]

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmpeft.mm.checks.errors import UserError
+from mmpeft.mm.checks.names import find_scope, has_classes, use_names
 
 # Keys that Runner reads from the config although they are no argument of its own.
 MORE_KEYS = {
@@ -31,10 +32,11 @@ MORE_KEYS = {
 
 
 def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
-    """The config file with the given keys overridden.
+    """The config file with the given keys overridden; where types are classes, as in pure Python, names stand for them.
 
     Raises:
-        UserError: The file is missing or does not parse, or an option does not fit it.
+        UserError: The file is missing or does not parse, an option does not fit it, or its classes are of a library
+            that is not installed.
     """
     if not os.path.isfile(path):
         raise UserError(f'No config file {path}.')
@@ -42,6 +44,12 @@ def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
         cfg = Config.fromfile(path)
     except Exception as error:
         raise UserError(f'The config {path} does not parse: {_short(error)}') from error
+    with _without_adverts():  # to look at a class is to import it
+        in_python = has_classes(cfg)
+    if in_python:
+        cfg.default_scope = find_scope(cfg)
+        register_library(cfg.default_scope)
+        use_names(cfg)
     if options:
         _warn_of_unread(cfg, options)
         try:

@@ -6,19 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmpeft.mm.checks import UserError, check_data, check_device, evaluators, read_config, register_library
-from mmpeft.mm.private import loaded_from
-from mmpeft.mm.runners import bare_model
+from mmpeft.mm.checks import (
+    UserError,
+    check_data,
+    check_device,
+    check_values,
+    check_work_dir,
+    evaluators,
+    read_config,
+    register_library,
+)
 from mmpeft.mm.running.config import add_companions, inject_at_build, list_hook, log_to, use_exact_resume
+from mmpeft.mm.running.fit import FiniteHook, FitHook
 from mmpeft.mm.running.holdout import hold_out
 from mmpeft.mm.running.tta import use_tta
 from mmpeft.mm.saving.resume import check_same_methods, newest_resumable
 from mmpeft.mm.weights.checkpoints import check_file, check_resumable, checkpoints_as_data
-from mmpeft.mm.weights.loading import adapter_file_in
 
 Options = Mapping[str, Any]
 
@@ -68,6 +74,7 @@ def train(
     use_exact_resume(cfg)
     with checkpoints_as_data(cfg):
         runner = _build(cfg)
+        runner.register_hook(FiniteHook())
         runner.train()
     return runner
 
@@ -118,7 +125,8 @@ def test(
         use_tta(cfg)
     with checkpoints_as_data(cfg):
         runner = _build(cfg)
-        runner.register_hook(_FitHook())
+        runner.register_hook(FitHook())
+        runner.register_hook(FiniteHook())
         if out is not None and cfg.default_scope != 'mmseg':
             runner.test_evaluator.metrics.append(_dump_metric(cfg.default_scope, out))
         return runner.test()
@@ -130,6 +138,8 @@ def _prepare(config: str, work_dir: str | None, options: Options | None, launche
     cfg.launcher = launcher
     if work_dir is not None or cfg.get('work_dir') is None:
         cfg.work_dir = work_dir or os.path.join('work_dirs', Path(config).stem)
+    check_work_dir(cfg.work_dir)
+    check_values(cfg)
     inject_at_build(cfg)
     return cfg
 
@@ -199,16 +209,3 @@ def _dump_metric(scope: str, out: str) -> Any:
     from mmengine.evaluator import DumpResults
 
     return DumpResults(out_file_path=out)
-
-
-class _FitHook(Hook):
-    """Refuses a checkpoint of another model, which mmengine would only log."""
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model, file = bare_model(runner), adapter_file_in(checkpoint)
-        if file is not None:
-            file.check_model(model)
-        elif model.state_dict().keys().isdisjoint(checkpoint.get('state_dict', checkpoint)):
-            raise UserError(
-                f'{loaded_from(runner)} is of another model: none of its tensors has a name that this one has.'
-            )

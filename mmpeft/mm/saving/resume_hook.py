@@ -1,13 +1,14 @@
 """What mmengine leaves out of its checkpoints, saved and put back, so that a resumed run ends with the same bits."""
 
+import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from mmengine.dist import gather_object, get_world_size
-from mmengine.hooks import Hook
+from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
@@ -27,9 +28,10 @@ class ExactResumeHook(Hook):
     """Make a run that was killed and resumed end with the weights of one that was never killed, bit for bit.
 
     Checkpoints get the states of the random number generators (Python, NumPy, torch, GPU), the seeds of the sampler
-    and of the workers, and the gradients that each process has accumulated and not applied yet. Validation draws from
-    a fork of the generators. A checkpoint that was written before the validation that was due is validated when it is
-    resumed, so that schedules and best checkpoints that follow the metrics go on as they would have.
+    and of the workers, the gradients that each process has accumulated and not applied yet, and the counts and best
+    scores of EarlyStoppingHook. Validation draws from a fork of the generators. A checkpoint that was written before
+    the validation that was due is validated when it is resumed, so that schedules, best checkpoints and early stopping,
+    which follow the metrics, go on as they would have.
 
     Exact on the CPU for epoch loops whose checkpoints are written by epoch and that have ``persistent_workers=False``,
     and for iteration loops with ``num_workers=0``. Elsewhere other random augmentations are drawn: workers are
@@ -46,6 +48,7 @@ class ExactResumeHook(Hook):
         self._resumed = None
         self._outside = None  # the generators as they were before the validation that is going on
         self._gradients = None  # of each process, for the checkpoint that is about to be saved
+        self._metrics = {}  # of that validation, once they are known
 
     def before_checkpoint(self, runner: Runner) -> None:
         self._gradients = None if is_sharded(runner) else gather_object(_gradients(runner))
@@ -58,6 +61,7 @@ class ExactResumeHook(Hook):
             seeds=_seeds(runner.train_dataloader),
             gradients=self._gradients or [_gradients(runner)],
             validated=self._outside is not None,
+            stopping=[_stopping(hook, self._metrics) for hook in _stoppers(runner)],
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -79,6 +83,9 @@ class ExactResumeHook(Hook):
                 level=logging.WARNING,
             )
 
+    def before_run(self, runner: Runner) -> None:
+        runner.register_hook(_LastHook(self), priority='LOWEST')
+
     def before_train(self, runner: Runner) -> None:
         _check_saving(runner)
         loader = runner.train_dataloader
@@ -92,6 +99,9 @@ class ExactResumeHook(Hook):
         for name, parameter in bare_model(runner).named_parameters():
             if name in gradients:
                 parameter.grad = gradients[name].to(parameter.device)
+        for hook, state in zip(_stoppers(runner), self._resumed.get('stopping', ()), strict=False):
+            hook.wait_count, hook.best_score = state['count'], state['best']
+            runner.train_loop.stop_training |= state['stops']
 
     def before_train_epoch(self, runner: Runner) -> None:
         self._go_on(runner)
@@ -110,11 +120,36 @@ class ExactResumeHook(Hook):
             runner.val_loop.run()
 
     def before_val(self, runner: Runner) -> None:
-        self._outside = random_state()
+        self._outside, self._metrics = random_state(), {}
+
+    def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float]) -> None:
+        self._metrics = metrics
 
     def after_val(self, runner: Runner) -> None:
         set_random_state(self._outside)
-        self._outside = None
+        self._outside, self._metrics = None, {}
+
+
+class _LastHook(Hook):
+    """Lets the validation that was due run when every hook is ready, and before an epoch that it may call off."""
+
+    def __init__(self, owner: ExactResumeHook) -> None:
+        self.owner = owner
+
+    def before_train(self, runner: Runner) -> None:
+        if not isinstance(runner.train_loop, IterBasedTrainLoop):  # whose one epoch asks after it has begun
+            self.owner._go_on(runner)
+
+
+def _stoppers(runner: Runner) -> list[EarlyStoppingHook]:
+    return [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
+def _stopping(hook: EarlyStoppingHook, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """What a hook will have counted after a validation in which it is asked last, after what saves checkpoints."""
+    counted = copy.copy(hook)
+    stops = hook.monitor in metrics and counted._check_stop_condition(metrics[hook.monitor])[0]
+    return dict(count=counted.wait_count, best=float(counted.best_score), stops=stops)
 
 
 def _check_saving(runner: Runner) -> None:
