@@ -108,7 +108,7 @@ def sweep(
         write_atomically(folder / SCRIPT, lambda file: file.write(text.encode()))
         tell(f'Train with: {"bash" if launcher == "torchrun" else "sbatch"} {folder / SCRIPT}')
     soup = f'{folder / "greedy"}{start.suffix}'
-    tell(f'Then mix with: python {tools / "soup.py"} greedy {planned[0].config} {folder}/run_*/ --out {soup}')
+    tell(f'Then mix with: mmpeft soup greedy {planned[0].config} {folder}/run_*/ --out {soup}')
 
 
 def _read(config: str, cfg_options: dict[str, Any] | None) -> Config:
