@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmpeft.mm.running.cli import Options, one_line_errors
-from mmpeft.mm.soups.sweeping import LAUNCHERS, sweep
+from mmpeft.mm.running.many import LAUNCHERS
+from mmpeft.mm.soups.sweeping import sweep
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
