@@ -83,4 +83,5 @@ def _bar(share: float) -> str:
 
 
 def clock(seconds: float) -> str:
+    """Minutes and seconds, as in 12:05."""
     return f'{int(seconds) // 60}:{int(seconds) % 60:02d}'
