@@ -61,7 +61,7 @@ def heldout_dataset(cfg: Config) -> ConfigDict:
         UserError: It names no ``ann_file`` and no ``data_prefix``, or the one that is trained on.
     """
     dataset = heldout_training_dataset(cfg)
-    for key in ('filter_cfg', 'indices'):
+    for key in {'filter_cfg', 'indices'} - {*cfg.heldout}:
         dataset.pop(key, None)
     _, validating = next(leaves('', cfg.val_dataloader.dataset))
     dataset.update(pipeline=deepcopy(validating.pipeline), test_mode=True)
