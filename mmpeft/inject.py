@@ -33,8 +33,7 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_f
     call ``mmpeft.freeze`` for that.
 
     Args:
-        backbone: A Swin of mmdet, mmseg or mmpretrain, a plain ViT of mmseg or mmpretrain, or an EVA-02 or
-            ConvNeXt of mmpretrain.
+        backbone: A stock backbone that a host describes; the README lists them.
         method: ``dict(type='Mona', bottleneck=64)`` with the options of the method, or a list of such. ``sites``
             names other places than the method's own; ``blocks`` is a regular expression that is searched for in the
             full names of blocks and layers: ``layers\.1`` finds 1 and 10 to 19, ``layers\.1(\.|$)`` finds 1 alone.
