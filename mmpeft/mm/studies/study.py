@@ -25,7 +25,6 @@ from mmpeft.mm.studies.trials import Trial, config_of, stock_config
 
 PLAN = 'compare.json'
 COSTS = 'costs.json'
-STAGES = ('choose', 'train')
 
 
 @dataclass(frozen=True)
