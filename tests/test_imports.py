@@ -59,6 +59,7 @@ ORDER_IN_MM = [
     'predicting',
     'reports',
     'soups',
+    'studies',
 ]
 FREE = ['__init__', 'torchvision_ops']
 MM = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmrotate')

@@ -25,6 +25,7 @@ COMMANDS = (
     'report',
     'benchmark',
     'sweep',
+    'compare',
     'soup',
     'score',
     'info',

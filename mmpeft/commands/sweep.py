@@ -3,7 +3,8 @@
 import argparse
 
 from mmpeft.mm.running.cli import Options, one_line_errors
-from mmpeft.mm.soups.sweeping import LAUNCHERS, sweep
+from mmpeft.mm.running.many import LAUNCHERS
+from mmpeft.mm.soups.sweeping import sweep
 from mmpeft.shipped import TOOLS
 
 EXAMPLE = 'sweep mona_swin_coco.py --runs 8 --out work_dirs/sweep --cfg-options heldout.ann_file=heldout.json'
