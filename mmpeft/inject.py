@@ -132,7 +132,7 @@ def _build(
     cls: type[Method], backbone: nn.Module, name: str, site: str, shared: dict, options: dict, parts: dict
 ) -> Placement:
     owner, host = backbone.get_submodule(name), _host(backbone, name)
-    sizes = {**shared, **host.sizes(owner, site), 'site': site}
+    sizes = {**shared, 'unchanged': not _works_in_place(backbone, name), **host.sizes(owner, site), 'site': site}
     place = Place(name, site, sizes, *layer_tensors(host, owner, site))
     _check_fit(cls, place)
     # A layer without memory draws nothing of its own: the generator must not notice that it was built.
@@ -142,6 +142,12 @@ def _build(
     if not like.is_meta:  # of a model without memory only the names and sizes are asked
         draw(adapter.to_empty(device='cpu'), str(place), place.weight, place.bias)
     return Placement(place, adapter.to(device=like.device, dtype=like.dtype).train(owner.training))
+
+
+def _works_in_place(backbone: nn.Module, name: str) -> bool:
+    """Whether a module beside that of this name changes in place what it is given."""
+    around = backbone.get_submodule(name.rpartition('.')[0])
+    return any(getattr(module, 'inplace', False) for module in around.children())
 
 
 def _host(backbone: nn.Module, name: str) -> type[Host]:
@@ -180,9 +186,9 @@ def _blocks_to_recompute(backbone: nn.Module) -> list[str]:
 def _check_fit(cls: type[Method], place: Place) -> None:
     if 'channel_axis' in place.sizes and not cls.takes_maps:
         raise ValueError(f'{cls.__name__} works on tokens, and {place.owner} is a convolution, whose output is a map.')
-    unknown = [what for what in cls.reads if what != 'together']
+    unknown = [what for what in cls.reads if what not in ('together', 'call')]
     if unknown and place.site in LEAF_SITES:
-        known = dict(hw_shape='the grid of its tokens', attention='the attention of its block', call='the call')
+        known = dict(hw_shape='the grid of its tokens', attention='the attention of its block')
         what = known[unknown[0]]
         raise ValueError(f'{cls.__name__} needs {what}, which is not known at the leaf site {place.site!r}.')
     if place.site == 'input' and 'input' not in cls.sites:

@@ -29,6 +29,7 @@ class PlainMona(Mona):
 class PlainSSF(SSF):
     """SSF as a product and a sum, after whatever layer."""
 
+    reads = ()
     folds = False
     after_linear = Method.after_linear
 

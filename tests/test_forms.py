@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmpeft
 from mmpeft.forms import for_cpu
+from mmpeft.plain import use_plain_forms
 
 # What launches nothing.
 VIEWS = {
@@ -20,6 +21,15 @@ VIEWS = {
     'alias', 'as_strided', 'unbind', 'split', 'chunk', 'unflatten', 'flatten', 'reshape', '_reshape_alias',
     'split_with_sizes', 'empty', 'empty_like', 'new_empty', 'movedim',
 }  # fmt: skip
+FORMS = ['cpu', 'gpu']
+METHODS = [
+    MONA | dict(dropout=0.0),
+    MONA | dict(dropout=0.0, lean=True),
+    dict(type='SSF'),
+    dict(type='CVPT', dropout=0.0),
+    dict(type='LoRA', rank=2),
+    dict(type='Adapter', dropout=0.0),
+]
 WAITS = {'_local_scalar_dense', 'item', 'is_nonzero', 'equal'}
 
 
@@ -63,7 +73,18 @@ def step(backbone: nn.Module, x: torch.Tensor) -> Operations:
 
 @pytest.mark.parametrize(
     'make, method, most',
-    [(swin, 'Mona', 1750), (vit, 'Mona', 670), (swin, 'LoRA', 1390), (vit, 'LoRA', 350), (vit, 'CVPT', 390)],
+    [
+        (swin, 'Mona', 1750),
+        (vit, 'Mona', 655),
+        (swin, 'SSF', 1320),
+        (vit, 'SSF', 385),
+        (swin, 'CVPT', 1240),
+        (vit, 'CVPT', 350),
+        (swin, 'LoRA', 1160),
+        (vit, 'LoRA', 295),
+        (swin, 'Adapter', 1280),
+        (vit, 'Adapter', 375),
+    ],
 )
 def test_a_training_step_asks_a_gpu_for_few_operations_and_waits_for_none(make, method, most, monkeypatch):
     monkeypatch.setenv('MMPEFT_FORM', 'gpu')
@@ -91,33 +112,60 @@ def test_a_mona_in_inference_is_at_most_twelve_operations(monkeypatch):
     assert counts[1] - counts[0] <= 12 * 12
 
 
-def results(backbone: nn.Module, form: str, monkeypatch, autocast: bool) -> list[torch.Tensor]:
+def adapted(host: str, method: dict, **options) -> nn.Module:
+    backbone = HOSTS[host](**options)
+    mmpeft.inject(backbone, method)
+    mmpeft.freeze(backbone)
+    return backbone
+
+
+def results(backbone: nn.Module, x: torch.Tensor, form: str, monkeypatch, autocast: bool) -> list[torch.Tensor]:
     monkeypatch.setenv('MMPEFT_FORM', form)
     torch.manual_seed(3)
     with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
-        outputs = backbone(image(40, 48))
+        outputs = backbone(x)
     wanted = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
     return [*outputs, *torch.autograd.grad([out.float().square().mean() for out in outputs], wanted)]
 
 
-@pytest.mark.parametrize('autocast', [False, True])
-@pytest.mark.parametrize('method', [MONA | dict(dropout=0.0), MONA | dict(dropout=0.0, lean=True), dict(type='SSF')])
+@pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('host', ['mmdet Swin', 'mmseg ViT'])
-def test_both_forms_compute_the_same(host, method, autocast, monkeypatch):
-    backbone = HOSTS[host]()
-    mmpeft.inject(backbone, method)
-    mmpeft.freeze(backbone)
-    most = 0.05 if autocast else 1e-5
-    forms = (results(backbone, form, monkeypatch, autocast) for form in ('cpu', 'gpu'))
-    for ours, theirs in zip(*forms, strict=True):
-        assert (ours - theirs).norm() <= most * theirs.norm() + 1e-7
+def test_both_forms_compute_the_same(host, method, monkeypatch):
+    backbone, x = adapted(host, method), image(40, 48)
+    for ours, theirs in zip(*(results(backbone, x, form, monkeypatch, False) for form in FORMS), strict=True):
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm() + 1e-7
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('host', ['mmdet Swin', 'mmseg ViT'])
+def test_under_autocast_the_form_for_gpus_is_as_exact_as_that_for_cpus(host, method, monkeypatch):
+    backbone, x = adapted(host, method), image(40, 48)
+    exact = results(backbone, x, 'cpu', monkeypatch, False)
+    on_cpus, on_gpus = (results(backbone, x, form, monkeypatch, True) for form in FORMS)
+    count = sum(parameter.requires_grad for parameter in backbone.parameters())
+    for part in (slice(-count), slice(-count, None)):  # the outputs, the gradients
+        assert distance(on_gpus[part], exact[part]) <= 1.5 * distance(on_cpus[part], exact[part])
+
+
+def distance(found: list[torch.Tensor], expected: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([(a - b).norm() for a, b in zip(found, expected, strict=True)]).norm()
+
+
+@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('host', ['mmseg ViT', 'mmdet Swin'])
+def test_activations_that_work_in_place_may_follow_ssf(host, form, monkeypatch):
+    backbone, x = adapted(host, dict(type='SSF'), act_cfg=dict(type='ReLU', inplace=True)), image(40, 48)
+    plain = copy.deepcopy(backbone)
+    use_plain_forms(plain)
+    for ours, theirs in zip(*(results(net, x, form, monkeypatch, False) for net in (backbone, plain)), strict=True):
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm() + 1e-7
 
 
 def test_dropout_keeps_its_share_in_both_forms(monkeypatch):
     layer = mmpeft.methods.Mona(8, bottleneck=64, dropout=0.5)
     nn.init.zeros_(layer.up.weight)
     x = torch.randn(4, 900, 8)
-    for form in ('cpu', 'gpu'):
+    for form in FORMS:
         monkeypatch.setenv('MMPEFT_FORM', form)
         (grad,) = torch.autograd.grad(layer(x, (30, 30)).sum(), layer.up.weight)
         layer.eval()
@@ -128,22 +176,18 @@ def test_dropout_keeps_its_share_in_both_forms(monkeypatch):
 
 
 def test_frozen_weights_in_the_dtype_of_autocast_change_no_bit(monkeypatch):
-    backbone = HOSTS['mmdet Swin']()
-    mmpeft.inject(backbone, dict(type='LoRA', rank=2))
-    mmpeft.freeze(backbone)
+    backbone, x = adapted('mmdet Swin', dict(type='LoRA', rank=2)), image(40, 48)
     twin = copy.deepcopy(backbone)
     twin.linears = ()
-    for form in ('cpu', 'gpu'):
+    for form in FORMS:
         for ours, theirs in zip(
-            results(backbone, form, monkeypatch, True), results(twin, form, monkeypatch, True), strict=True
+            results(backbone, x, form, monkeypatch, True), results(twin, x, form, monkeypatch, True), strict=True
         ):
             assert torch.equal(ours, theirs)
 
 
 def test_weights_that_train_are_not_taken_from_what_was_cast_before():
-    backbone = HOSTS['mmdet Swin']()
-    mmpeft.inject(backbone, dict(type='BitFit'))
-    mmpeft.freeze(backbone)
+    backbone = adapted('mmdet Swin', dict(type='BitFit'))
     with torch.autocast('cpu', torch.bfloat16):
         outputs = backbone(image(40, 48))
     sum(out.float().sum() for out in outputs).backward()

@@ -10,6 +10,13 @@ from torch.autograd.function import once_differentiable
 from mmpeft.operators import copies_in
 
 
+def for_products(x: Tensor) -> Tensor:
+    """``x`` as it is multiplied: in the dtype of autocast where that is on."""
+    device = x.device.type
+    changes = torch.is_autocast_enabled(device) and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype(device)) if changes else x
+
+
 def as_autocast_would(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The tensors in the dtype of autocast where it is on, else themselves; gradients flow to them.
 
