@@ -110,8 +110,8 @@ def copies_in(dtype: torch.dtype, tensors: Sequence[Tensor]) -> list[Tensor]:
     return copies
 
 
-def products(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:
-    """The product of each pair of tensors, in one operation."""
+def products(a: Sequence[Tensor], b: Sequence[Tensor] | Sequence[float]) -> list[Tensor]:
+    """The product of each tensor and tensor or number, in one operation."""
     return torch._foreach_mul(a, b)
 
 

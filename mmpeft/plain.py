@@ -42,6 +42,8 @@ class PlainSSF(SSF):
 class PlainCVPT(CVPT):
     """CVPT with keys and values for each sample, and all four projections applied."""
 
+    reads = ('attention',)
+
     def forward(self, x: Tensor, attention: Attention) -> Tensor:
         prompts = F.dropout(self.prompts.expand(len(x), -1, -1), self.dropout, self.training)
         y = F.dropout(plain(x, prompts, self.weights(attention)), attention.out_dropout, self.training)

@@ -78,7 +78,7 @@ class SSF(Method):
         self._check_whole(weight)
         trains = weight.requires_grad or (bias is not None and bias.requires_grad)
         if trains or torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return self(F.linear(x, weight, bias))
+            return self(F.linear(x, weight, bias), call)
         x = for_products(x)
         if self._may_keep_result(x):
             return ScaledLinear.apply(x, weight, bias, self.scale, self.shift)
