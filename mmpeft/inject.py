@@ -10,6 +10,7 @@ from torch import nn
 from mmpeft.freeze import tuned_names
 from mmpeft.hosts import BACKBONES, Backbone, Host, adapt, find_backbone, find_owner
 from mmpeft.hosts.host import layer_tensors
+from mmpeft.hosts.leaf import LayerNorm
 from mmpeft.hosts.registration import HOW_TO
 from mmpeft.methods import Frozen, Method, Place, Tuning
 from mmpeft.methods.configs import parse
@@ -55,7 +56,7 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_f
     _check_distinct(placements)
     _check_shared_attention(backbone, configs, placements)
     recomputing = _blocks_to_recompute(backbone) if recompute_ffn else []
-    names = dict.fromkeys([*_to_adapt(backbone, placements), *recomputing])
+    names = dict.fromkeys([*_to_adapt(backbone, placements), *recomputing, *_norms_of_lone_bias(backbone, configs)])
     owners = {name: backbone.get_submodule(name) for name in names}
     for owner in owners.values():
         adapt(owner)
@@ -170,6 +171,14 @@ def _to_adapt(backbone: nn.Module, placements: list[Placement]) -> list[str]:
     if any(placement.place.site == 'input' for placement in placements):
         names += find_backbone(type(backbone)).blocks_of(backbone)
     return names
+
+
+def _norms_of_lone_bias(backbone: nn.Module, configs: list[dict]) -> list[str]:
+    """The names of the norms whose bias trains and whose weight does not, which takes a way of its own on GPUs."""
+    tuned = set().union(*(tuned_names(backbone, config) for config in configs))
+    owners = [name.rpartition('.')[0] for name in tuned if name.endswith('.bias')]
+    lone = [name for name in owners if f'{name}.weight' not in tuned]
+    return [name for name in lone if issubclass(find_owner(type(backbone.get_submodule(name))) or Host, LayerNorm)]
 
 
 def _blocks_to_recompute(backbone: nn.Module) -> list[str]:

@@ -7,7 +7,7 @@ import mmdet.models
 import mmseg.models
 import pytest
 import torch
-from tiny import HOSTS, MONA, image
+from tiny import BACKBONES, MONA, image
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -113,7 +113,7 @@ def test_a_mona_in_inference_is_at_most_twelve_operations(monkeypatch):
 
 
 def adapted(host: str, method: dict, **options) -> nn.Module:
-    backbone = HOSTS[host](**options)
+    backbone = BACKBONES[host](**options)
     mmpeft.inject(backbone, method)
     mmpeft.freeze(backbone)
     return backbone
@@ -192,6 +192,42 @@ def test_weights_that_train_are_not_taken_from_what_was_cast_before():
         outputs = backbone(image(40, 48))
     sum(out.float().sum() for out in outputs).backward()
     assert all(p.grad is not None for name, p in backbone.named_parameters() if name.endswith('qkv.bias'))
+
+
+class NormMasks(TorchDispatchMode):
+    """Which gradients norms are asked for: those of input, weight and bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket is torch.ops.aten.native_layer_norm_backward:
+            self.masks.append(tuple(args[-1]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('host', BACKBONES)
+def test_no_norm_is_asked_for_the_gradient_of_its_bias_alone(host, monkeypatch):
+    """CUDA's kernel writes beside its memory then, where there are more than 65,536 tokens."""
+    backbone, x = adapted(host, dict(type='BitFit')), image(40, 48)
+    with NormMasks() as norms:
+        on_gpus = results(backbone, x, 'gpu', monkeypatch, False)
+    assert norms.masks and not any(bias and not weight for _, weight, bias in norms.masks)
+    for ours, theirs in zip(on_gpus, results(backbone, x, 'cpu', monkeypatch, False), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_norms_of_a_lone_bias_are_in_fp32_under_autocast_and_stock_when_merged(monkeypatch):
+    backbone, x = adapted('mmseg ViT', dict(type='BitFit')), image(40, 48)
+    monkeypatch.setenv('MMPEFT_FORM', 'gpu')
+    norm = backbone.layers[0].ln1
+    with torch.autocast('cpu', torch.bfloat16):
+        assert norm(torch.randn(2, 5, 16).bfloat16()).dtype == torch.float32
+    step(backbone, x)
+    assert all(p.grad is not None for name, p in backbone.named_parameters() if p.requires_grad)
+    mmpeft.merge(backbone)
+    assert type(norm) is nn.LayerNorm
 
 
 def test_another_form_is_refused(monkeypatch):
