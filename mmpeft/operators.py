@@ -23,13 +23,20 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Ten
 
 
 def layer_norm_backward(
-    grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, needs_x: bool = True
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Gradients of the input, the weight and the bias of ``layer_norm``.
+    grad: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    needs_x: bool = True,
+    trains: bool = True,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of the input, the weight and the bias of ``layer_norm``; the last two together or not at all.
 
     Shape: ``(..., C), (..., C), (..., 1), (..., 1), (C), (C) -> (..., C), (C), (C)``
     """
-    return aten.native_layer_norm_backward(grad, x, x.shape[-1:], mean, rstd, weight, bias, [needs_x, True, True])
+    return aten.native_layer_norm_backward(grad, x, x.shape[-1:], mean, rstd, weight, bias, [needs_x, trains, trains])
 
 
 def dtype_of_sums(x: Tensor) -> torch.dtype:

@@ -15,6 +15,7 @@ import mmpeft
 from mmpeft.forms import for_cpu
 from mmpeft.plain import use_plain_forms
 
+aten = torch.ops.aten
 # What launches nothing.
 VIEWS = {
     'view', '_unsafe_view', 't', 'transpose', 'permute', 'expand', 'slice', 'select', 'unsqueeze', 'squeeze', 'detach',
@@ -51,6 +52,19 @@ class Operations(TorchDispatchMode):
     @property
     def waits(self) -> int:
         return sum(number for name, number in self.names.items() if name in WAITS)
+
+
+class Masks(TorchDispatchMode):
+    """Which gradients operations are asked for: those of input, weight and bias."""
+
+    def __init__(self, *operations) -> None:
+        super().__init__()
+        self.operations, self.masks = operations, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in self.operations:
+            self.masks.append(tuple(args[-1]))
+        return func(*args, **(kwargs or {}))
 
 
 def swin() -> nn.Module:
@@ -151,6 +165,55 @@ def distance(found: list[torch.Tensor], expected: list[torch.Tensor]) -> torch.T
     return torch.stack([(a - b).norm() for a, b in zip(found, expected, strict=True)]).norm()
 
 
+def accumulated(backbone: nn.Module, images: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The gradients of two images under autocast."""
+    for x in images:
+        with torch.autocast('cpu', torch.bfloat16):
+            outputs = backbone(x)
+        sum(out.float().square().mean() for out in outputs).backward()
+    return [parameter.grad for parameter in backbone.parameters() if parameter.requires_grad]
+
+
+@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('method', METHODS)
+def test_gradients_accumulate_through_checkpoints_of_either_kind(method, form, monkeypatch):
+    """Stock blocks, in which SSF and LoRA sit, checkpoint re-entrantly; blocks with adapters of their own do not."""
+    monkeypatch.setenv('MMPEFT_FORM', form)
+    backbone, images = adapted('mmdet Swin', method, with_cp=True), [image(40, 48), image(30, 44)]
+    backbone.train()
+    plain = copy.deepcopy(backbone)
+    for module in plain.modules():
+        if hasattr(module, 'with_cp'):
+            module.with_cp = False
+    ours, theirs = accumulated(backbone, images), accumulated(plain, images)
+    assert distance(ours, theirs) <= 1e-2 * distance(theirs, [torch.zeros_like(grad) for grad in theirs])
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_nothing_is_kept_that_weights_swapped_through_data_would_not_change(method, monkeypatch):
+    monkeypatch.setenv('MMPEFT_FORM', 'gpu')
+    backbone, x = adapted('mmdet Swin', method), image(40, 48)
+    fresh = copy.deepcopy(backbone)
+    backbone(x)
+    for ours, theirs in zip(backbone.parameters(), fresh.parameters(), strict=True):
+        ours.data = theirs.data.mul_(1.5).clone()
+    assert all(map(torch.equal, backbone(x), fresh(x)))
+
+
+@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('lean', [False, True])
+def test_a_frozen_mona_computes_no_gradient_of_its_weights(lean, form, monkeypatch):
+    monkeypatch.setenv('MMPEFT_FORM', form)
+    layer = mmpeft.methods.Mona(8, bottleneck=4, lean=lean).requires_grad_(False)
+    x = torch.randn(2, 30, 8, requires_grad=True)
+    out = layer(x, (5, 6))
+    with Masks(aten.native_layer_norm_backward, aten.convolution_backward) as gradients, Operations() as operations:
+        out.backward(torch.ones_like(out))
+    assert [mask[1:] for mask in gradients.masks] == [(False, False)] * 2  # of the convolution, of the norm
+    assert operations.names['mm'] == 3 and not operations.names['sum']
+    assert not operations.names['native_batch_norm_backward'] and not operations.names['bmm']
+
+
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('host', ['mmseg ViT', 'mmdet Swin'])
 def test_activations_that_work_in_place_may_follow_ssf(host, form, monkeypatch):
@@ -194,26 +257,13 @@ def test_weights_that_train_are_not_taken_from_what_was_cast_before():
     assert all(p.grad is not None for name, p in backbone.named_parameters() if name.endswith('qkv.bias'))
 
 
-class NormMasks(TorchDispatchMode):
-    """Which gradients norms are asked for: those of input, weight and bias."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.masks = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket is torch.ops.aten.native_layer_norm_backward:
-            self.masks.append(tuple(args[-1]))
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize('host', BACKBONES)
 def test_no_norm_is_asked_for_the_gradient_of_its_bias_alone(host, monkeypatch):
     """CUDA's kernel writes beside its memory then, where there are more than 65,536 tokens."""
     backbone, x = adapted(host, dict(type='BitFit')), image(40, 48)
-    with NormMasks() as norms:
+    with Masks(aten.native_layer_norm_backward) as gradients:
         on_gpus = results(backbone, x, 'gpu', monkeypatch, False)
-    assert norms.masks and not any(bias and not weight for _, weight, bias in norms.masks)
+    assert gradients.masks and not any(bias and not weight for _, weight, bias in gradients.masks)
     for ours, theirs in zip(on_gpus, results(backbone, x, 'cpu', monkeypatch, False), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
