@@ -12,6 +12,7 @@ ORDER = [
     'version',
     'files',
     'forms',
+    'compiling',
     'operators',
     'private',
     'sites',

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmpeft.hosts.call import Call
+from mmpeft.compiling import compiled
+from mmpeft.hosts.call import Call, opened
 from mmpeft.hosts.host import Host
 from mmpeft.methods.cvpt import Attention
 
@@ -24,10 +25,11 @@ class PreNormBlock(Host):
 
     Checkpointing does not ask whether the input needs a gradient, as stock blocks do: behind a frozen stem it does
     not, while the adapters do. ``recompute_ffn`` does it for the norm and the layers of the feed-forward alone; where
-    the whole block is checkpointed it has no effect.
+    the whole block is checkpointed it has no effect. With ``compiles`` the norm and the layers of the feed-forward
+    run by compiled code, too.
     """
 
-    state = ('recompute_ffn',)
+    state = ('recompute_ffn', 'compiles')
     with_cp = False
     recompute_ffn = False
 
@@ -65,6 +67,12 @@ class PreNormBlock(Host):
         layers, scale, drop = self.ffn_parts(call)
 
         def branch_of(x: Tensor) -> Tensor:
+            if self.compiles and 'ffn_input' not in self.adapters:
+                # Layers of compiled code are told nothing: they cast, and their adapters compose, by themselves.
+                with opened(Call()):
+                    branch = compiled(_branch, self, x, layers)
+                if branch is not None:
+                    return branch
             y = self.norm2(x)
             return layers(self.at('ffn_input', y, y, call))
 
@@ -81,3 +89,8 @@ class PreNormBlock(Host):
         if hasattr(self.ffn, 'layers'):
             return self.ffn.layers, self.ffn.gamma2, self.ffn.dropout_layer
         return partial(self.ffn, identity=0), nn.Identity(), self.ffn.dropout_layer
+
+
+def _branch(block: PreNormBlock, x: Tensor, layers: Callable) -> Tensor:
+    """What the layers of the feed-forward make of the stream; drop path comes later and differs from block to block."""
+    return layers(block.norm2(x))
