@@ -2,16 +2,22 @@
 
 import copy
 import pickle
+import time
 import warnings
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from tiny import HOSTS, MONA, SWIN, convnext, image, swin, wrapped
+from tiny import HOSTS, MONA, SWIN, convnext, image, pretrained, runner_config, swin, trained, wrapped
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 import mmpeft
 from mmpeft import compiling
+from mmpeft.checkpoint import read_adapters
+from mmpeft.mm.reports.benchmarking import build
 from mmpeft.mm.running.config import inject_at_build
 
 PLAIN = MONA | dict(dropout=0.0)
@@ -169,3 +175,86 @@ def test_wrapper_name_and_hook_set_it_and_leave_it_off_by_default():
     cfg = Config(dict(model=dict(type='ToyModel', backbone=dict(SWIN)), custom_hooks=hooks))
     inject_at_build(cfg)
     assert cfg.model.backbone.compile is True and 'recompute_ffn' not in cfg.model.backbone
+
+
+def rank_main(rank: int, folder) -> None:
+    """Two steps of two sizes in one of two processes, without and with a compiler."""
+    torch.set_num_threads(1)
+    compiling.BACKEND = 'aot_eager'
+    store = f'file://{folder}/store'
+    distributed.init_process_group('gloo', init_method=store, rank=rank, world_size=2)
+    torch.manual_seed(0)
+    for name, backbone in zip(('plain', 'compiled'), pair('mmdet Swin'), strict=True):
+        model = DistributedDataParallel(backbone)
+        optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=0.1)
+        for seed, size in enumerate([(40, 48), (64, 56)]):
+            torch.manual_seed(10 * seed + rank)
+            loss = sum(out.square().mean() for out in model(image(*size)))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        torch.save(backbone.state_dict(), folder / f'{name}{rank}.pt')
+    assert not compiling._failed
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_train_to_the_same_weights_as_without(tmp_path):
+    mp.spawn(rank_main, args=(tmp_path,), nprocs=2)
+    plain, first, second = (torch.load(tmp_path / f'{name}.pt') for name in ('plain0', 'compiled0', 'compiled1'))
+    for name, tensor in plain.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_runner_trains_an_average_too_and_writes_the_adapter_file_of_one_that_does_not_compile(tmp_path, monkeypatch):
+    graphs, files = Graphs(), []
+    monkeypatch.setattr(compiling, 'BACKEND', graphs)
+    hooks = [dict(type='mmpeft.AdapterCheckpointHook'), dict(type='EMAHook', momentum=0.3)]
+    for compile in (False, True):
+        backbone = wrapped(pretrained(tmp_path, with_cp=True), PLAIN, compile=compile)
+        folder = tmp_path / str(compile)
+        runner = trained(runner_config(folder, backbone, custom_hooks=hooks, experiment_name=f'{tmp_path}{compile}'))
+        files.append(read_adapters(folder / 'adapters_last.safetensors'))
+    assert runner.model.backbone.stages[0].blocks[0].compiles and not compiling._failed
+    # Mona and feed-forwards of four widths, and the first Mona, whose input needs no gradient.
+    assert len(graphs) == 9
+    plain, compiled = files
+    assert plain.info == compiled.info and plain.tensors.keys() == compiled.tensors.keys()
+    for name, tensor in plain.tensors.items():
+        torch.testing.assert_close(compiled.tensors[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_swin_t_compiles_in_two_minutes_to_one_graph_for_each_kind_width_and_mode(tmp_path, monkeypatch, capsys):
+    from torch._inductor.compile_fx import compile_fx
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return compile_fx(graph, inputs)
+
+    graphs = []
+    monkeypatch.setattr(compiling, 'BACKEND', backend)
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
+    plain = build('swin-t', (224, 224))
+    both = plain, copy.deepcopy(plain)
+    for backbone, compile in zip(both, (False, True), strict=True):
+        mmpeft.inject(backbone, dict(type='Mona', dropout=0.0), compile=compile)
+        mmpeft.freeze(backbone)
+        backbone.eval()
+    both[1].train()
+    start = time.perf_counter()
+    for size, batch in ((224, 2), (256, 1)):
+        sum(out.sum() for out in both[1](image(size, size, batch))).backward()
+    took = time.perf_counter() - start
+    with capsys.disabled():
+        print(f'\n{len(graphs)} graphs of a training Swin-T in {took:.0f} s')
+    assert len(graphs) == 9 and took < 120
+    agree([backbone.eval() for backbone in both], image(96, 128, 1), most=1e-4)
+    both[1].zero_grad()
+    with torch.no_grad():
+        for size in (96, 160):
+            torch.testing.assert_close(both[1](image(size, 128)), both[1](image(size, 128)))
+    assert len(graphs) == 9 + 9 + 8
+    assert not compiling._failed

@@ -17,6 +17,7 @@ ORDER = [
     'private',
     'sites',
     'costs',
+    'counting',
     'reading',
     'random_state',
     'methods',
