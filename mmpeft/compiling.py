@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Callable
+from functools import cache
+from inspect import signature
 from types import FunctionType
 from typing import Any
 
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 
 # Compilers make a graph of its own for sizes of 0 and 1.
 SPECIAL = 2
+# How many rows there may be, for a compiler that is not to know.
+GUESS = 8192
 # What torch.compile is given.
 BACKEND: str | Callable = 'inductor'
 
@@ -51,7 +55,7 @@ def compiled(
     if key not in _functions:
         own = _copy(function, f'{type(module).__name__}_{rows.shape[1]}')
         _functions[key] = torch.compile(own, fullgraph=True, backend=BACKEND)
-    torch._dynamo.mark_dynamic(rows, 0)
+    _mark_unknown(rows)
     if numbers:
         carrier = rows.new_empty(*(number + SPECIAL for number in numbers), 0)
         torch._dynamo.mark_dynamic(carrier, [*range(len(numbers))])
@@ -66,6 +70,23 @@ def compiled(
 def numbers_in(carrier: Tensor) -> list[int]:
     """The numbers that ``compiled`` was given."""
     return [size - SPECIAL for size in carrier.shape[:-1]]
+
+
+def _mark_unknown(rows: Tensor) -> None:
+    """Let compilers know nothing of the number of rows, but that there may be some thousands of them.
+
+    Of a number that they know they ask whether it is large, and make a graph for each answer; an older torch, which
+    takes no guess in its place, still does so.
+    """
+    if _takes_guess():
+        torch._dynamo.decorators.mark_unbacked(rows, 0, hint_override=GUESS)
+    else:
+        torch._dynamo.mark_dynamic(rows, 0)
+
+
+@cache
+def _takes_guess() -> bool:
+    return 'hint_override' in signature(torch._dynamo.decorators.mark_unbacked).parameters
 
 
 def _copy(function: FunctionType, name: str) -> FunctionType:
