@@ -238,23 +238,27 @@ def test_a_swin_t_compiles_in_two_minutes_to_one_graph_for_each_kind_width_and_m
     monkeypatch.setattr(compiling, 'BACKEND', backend)
     monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
     plain = build('swin-t', (224, 224))
+    for module in plain.modules():
+        if hasattr(module, 'drop_prob'):
+            module.drop_prob = 0.0
     both = plain, copy.deepcopy(plain)
     for backbone, compile in zip(both, (False, True), strict=True):
         mmpeft.inject(backbone, dict(type='Mona', dropout=0.0), compile=compile)
         mmpeft.freeze(backbone)
-        backbone.eval()
-    both[1].train()
+        backbone.train()
     start = time.perf_counter()
-    for size, batch in ((224, 2), (256, 1)):
+    for size, batch in ((224, 2), (160, 1)):
         sum(out.sum() for out in both[1](image(size, size, batch))).backward()
     took = time.perf_counter() - start
     with capsys.disabled():
         print(f'\n{len(graphs)} graphs of a training Swin-T in {took:.0f} s')
-    assert len(graphs) == 9 and took < 120
-    agree([backbone.eval() for backbone in both], image(96, 128, 1), most=1e-4)
-    both[1].zero_grad()
+    assert len(graphs) == 9
+    agree(both, image(96, 128, 1), most=1e-4)
+    for backbone in both:
+        backbone.eval()
     with torch.no_grad():
-        for size in (96, 160):
-            torch.testing.assert_close(both[1](image(size, 128)), both[1](image(size, 128)))
-    assert len(graphs) == 9 + 9 + 8
-    assert not compiling._failed
+        for batch in (1, 2):
+            x = image(96, 128, batch)
+            torch.testing.assert_close(both[1](x), both[0](x), rtol=1e-4, atol=1e-4)
+    assert len(graphs) == 9 + 8 and not compiling._failed
+    assert took < 120
