@@ -27,7 +27,9 @@ class Placement(NamedTuple):
     adapter: Method
 
 
-def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_ffn: bool = False) -> Report:
+def inject(
+    backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_ffn: bool = False, compile: bool = False
+) -> Report:
     r"""Insert the adapters of ``method`` into ``backbone`` in place.
 
     Blocks and backbone change class where they stand; every pretrained key keeps its name. Nothing is frozen:
@@ -41,6 +43,10 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_f
         recompute_ffn: Let every transformer block compute the hidden layer of its feed-forward again in the backward
             pass instead of keeping it. Outputs and gradients are the same. Where the backbone itself checkpoints its
             blocks (``with_cp``) this has no effect.
+        compile: Let ``torch.compile`` compile the adapters between layers, Mona and those of two projections, and the
+            norms and feed-forwards of all transformer blocks, the layers' own adapters included: once for each kind,
+            width and mode, for all sizes of images and batches, and for copies of the backbone, too. Names stay as they
+            are. If the compiler fails, a warning says so, and all runs without it.
 
     Returns:
         What was inserted, printable.
@@ -54,17 +60,19 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_f
     placements = [placement for config in configs for placement in _place(backbone, config)]
     _check_distinct(placements)
     _check_shared_attention(backbone, configs, placements)
-    recomputing = _blocks_to_recompute(backbone) if recompute_ffn else []
-    names = dict.fromkeys([*_to_adapt(backbone, placements), *recomputing, *_norms_of_lone_bias(backbone, configs)])
+    flags = dict(recompute_ffn=recompute_ffn, compiles=compile)
+    blocks = _transformer_blocks(backbone, 'compile' if compile else 'recompute_ffn') if any(flags.values()) else []
+    names = dict.fromkeys([*_to_adapt(backbone, placements), *blocks, *_norms_of_lone_bias(backbone, configs)])
     owners = {name: backbone.get_submodule(name) for name in names}
     for owner in owners.values():
         adapt(owner)
     adapt(backbone)
     backbone.watch_loading()
     backbone.wire()
+    for name in blocks:
+        for flag in flags.items():
+            setattr(owners[name], *flag)
     backbone.adapt_linears()
-    for name in recomputing:
-        owners[name].recompute_ffn = True
     backbone.adapter_methods = tuple(configs)
     for placement in placements:
         owners[placement.place.owner].adapters[placement.place.site] = placement.adapter
@@ -181,12 +189,12 @@ def _norms_of_lone_bias(backbone: nn.Module, configs: list[dict]) -> list[str]:
     return [name for name in lone if issubclass(find_owner(type(backbone.get_submodule(name))) or Host, LayerNorm)]
 
 
-def _blocks_to_recompute(backbone: nn.Module) -> list[str]:
+def _transformer_blocks(backbone: nn.Module, option: str) -> list[str]:
     blocks = find_backbone(type(backbone)).blocks_of(backbone)
     if not blocks or not all(issubclass(_host(backbone, name), PreNormBlock) for name in blocks):
+        instead = 'set with_cp=True in the backbone' if option == 'recompute_ffn' else 'leave it out'
         raise ValueError(
-            f'recompute_ffn works in transformer blocks, and {type(backbone).__name__} has none; set with_cp=True in '
-            'the backbone instead.'
+            f'{option} works in transformer blocks, and {type(backbone).__name__} has none; {instead} instead.'
         )
     return blocks
 

@@ -44,6 +44,7 @@ class Adapter(Method):
 
     sites = ('after_attn', 'ffn_branch')
     reads = ('together',)
+    tokenwise = True
 
     def __init__(self, dim: int, bottleneck: int = 64, dropout: float = 0.1, init: str = 'trunc_normal') -> None:
         super().__init__()
@@ -139,6 +140,7 @@ class LoRand(Method):
     """
 
     sites = ('attn_branch', 'ffn_branch')
+    tokenwise = True
 
     def __init__(self, dim: int, factor: int = 2, branches: int = 4, kernel: int = 8) -> None:
         super().__init__()

@@ -8,6 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpeft.compiling import compiled
+
 # What a place tells the constructor of an adapter that names it; every other argument of the constructor is an option.
 SIZES = ('dim', 'in_features', 'out_features', 'channel_axis', 'depth', 'patch_size', 'site', 'unchanged')
 # What a host can tell an adapter at each call, beside the tensor.
@@ -62,6 +64,8 @@ class Method(nn.Module):
         no_decay: The names of its parameters, or of its layers, that train without weight decay.
         execution: Options that say how it computes and not what; adapter files leave them out.
         place_option: The option that says where it goes, in place of ``sites``.
+        tokenwise: Whether ``forward`` computes each token by itself, so that a compiler is given the tokens of all
+            images as one list; what it reads then are tensors, or None.
     """
 
     sites: tuple[str, ...] = ()
@@ -73,6 +77,7 @@ class Method(nn.Module):
     no_decay: tuple[str, ...] = ()
     execution: tuple[str, ...] = ()
     place_option: str | None = None
+    tokenwise: bool = False
 
     @classmethod
     def places(cls, options: Mapping[str, Any]) -> dict[str, dict]:
@@ -138,6 +143,10 @@ class Method(nn.Module):
         y = F.linear(x, weight, bias)
         return y + self(x) if self.beside else self(y)
 
+    def compiled(self, x: Tensor, *reads: Any) -> Tensor | None:
+        """What ``forward`` computes, by compiled code; None where there is none, as for methods that mix tokens."""
+        return compiled(_call, self, x, *reads) if self.tokenwise else None
+
     def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of a layer that computes what the given one with this adapter computes.
 
@@ -160,6 +169,10 @@ class Tuning:
             blocks: The names of its blocks, in order.
         """
         raise NotImplementedError
+
+
+def _call(adapter: Method, x: Tensor, *reads: Any) -> Tensor:
+    return adapter(x, *reads)
 
 
 def sizes_of(cls: type[Method]) -> list[str]:
