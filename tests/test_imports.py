@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent / 'mmpeft'
 ORDER = [
     'version',
     'files',
+    'shipped',
     'forms',
     'operators',
     'private',
@@ -39,6 +40,8 @@ ORDER = [
     'demo',
     'data',
     'mm',
+    'commands',
+    '__main__',
 ]
 ORDER_IN_MM = [
     'private',
@@ -56,6 +59,7 @@ ORDER_IN_MM = [
     'predicting',
     'reports',
     'soups',
+    'studies',
 ]
 FREE = ['__init__', 'torchvision_ops']
 MM = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmrotate')

@@ -100,6 +100,11 @@ class Mona(Method):
         height, width = hw_shape
         if x.shape[1] != height * width:
             raise ValueError(f'Mona got {x.shape[1]} tokens for a grid of {height} x {width} = {height * width}.')
+        if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+            raise RuntimeError(
+                "PyTorch's old ONNX exporter cannot take Mona, because it knows no computed kernels. Use the new one: "
+                'torch.onnx.export(..., dynamo=True).'
+            )
         dropout = self.dropout if self.training else 0.0
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.steps(x, hw_shape, dropout)
