@@ -2,6 +2,9 @@ import copy
 import pickle
 import threading
 
+import mmdet.models
+import mmpretrain.models
+import mmseg.models
 import pytest
 import torch
 from tiny import HOSTS, MONA, image, mmpretrain_vit, swin, weights
@@ -128,6 +131,27 @@ def test_an_unknown_class_is_refused_with_the_known_ones_and_what_to_do():
         ValueError, match=r'No host describes torch\.nn\.modules\.activation\.GELU; known: mmdet\..*docs/extending\.md'
     ):
         adapted(torch.nn.GELU)
+
+
+NOT_KNOWN = {
+    mmpretrain.models: 'XCiT PoolFormer RIFormer VAN MViT TinyViT HiViT LeViT Conformer ResNet MobileNetV3',
+    mmseg.models: 'MSCAN ResNet HRNet UNet',
+    mmdet.models: 'ResNet HRNet Darknet',
+}
+
+
+@pytest.mark.parametrize(
+    'stock', [getattr(library, name) for library, names in NOT_KNOWN.items() for name in names.split()], ids=str
+)
+@pytest.mark.parametrize('method', [MONA, dict(type='SSF'), dict(type='Full')], ids=lambda m: m['type'])
+def test_a_backbone_without_a_host_is_refused_in_one_line_that_says_what_to_do(stock, method):
+    backbone = stock.__new__(stock)  # its class alone is looked at
+    torch.nn.Module.__init__(backbone)
+    with pytest.raises(
+        ValueError, match=r'^No host describes .*; known backbones: .*docs/extending\.md .*\.$'
+    ) as error:
+        mmpeft.inject(backbone, method)
+    assert '\n' not in str(error.value) and f'.{stock.__name__};' in str(error.value)
 
 
 @pytest.mark.parametrize('name', ['mmseg ViT', 'mmpretrain ViT', 'mmpretrain DeiT', 'mmpretrain EVA02'])
