@@ -5,6 +5,7 @@
 
 from mmpeft.hosts import leaf
 from mmpeft.hosts.backbone import Backbone
+from mmpeft.hosts.beit import ATTENTION, BEiTBackbone, BEiTBlock, MAEBackbone, RelativeAttention
 from mmpeft.hosts.block import PreNormBlock
 from mmpeft.hosts.call import Call
 from mmpeft.hosts.convnext import ConvNeXtBackbone, ConvNeXtBlock, LayerNorm2d
@@ -37,6 +38,11 @@ KNOWN = {
     ],
     MMSegBlock: ['mmseg.models.backbones.vit.TransformerEncoderLayer'],
     MMPretrainBlock: ['mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer'],
+    RelativeAttention: [*ATTENTION],
+    BEiTBlock: [
+        'mmseg.models.backbones.beit.BEiTTransformerEncoderLayer',
+        'mmpretrain.models.backbones.beit.BEiTTransformerEncoderLayer',
+    ],
     MixBlock: ['mmseg.models.backbones.mit.TransformerEncoderLayer'],
     PVTBlock: ['mmdet.models.backbones.pvt.PVTEncoderLayer'],
     LocalBlock: [
@@ -53,6 +59,8 @@ KNOWN = {
         'mmseg.models.backbones.swin.SwinTransformer',
         'mmpretrain.models.backbones.swin_transformer.SwinTransformer',
     ],
+    BEiTBackbone: ['mmseg.models.backbones.beit.BEiT', 'mmpretrain.models.backbones.beit.BEiTViT'],
+    MAEBackbone: ['mmseg.models.backbones.mae.MAE'],
     MMSegViTBackbone: ['mmseg.models.backbones.vit.VisionTransformer'],
     ViTBackbone: ['mmpretrain.models.backbones.vision_transformer.VisionTransformer'],
     EVA02Backbone: ['mmpretrain.models.backbones.vit_eva02.ViTEVA02'],
