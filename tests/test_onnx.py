@@ -69,6 +69,7 @@ def test_a_vit_exports_for_any_batch_height_and_width(tmp_path, library, method)
 ONE_SIZE = {
     'mmseg BEiT': dict(num_layers=1, out_indices=0),
     'mmpretrain BEiT': dict(arch=dict(ONE_BLOCK, feedforward_channels=32), out_indices=0),
+    'mmpretrain DeiT3': dict(arch=dict(ONE_BLOCK, feedforward_channels=32), out_indices=0),
 }
 # A shift of the keys stays, so that there is no stock model to export.
 NOT_MERGED = [('mmpretrain SwinV2', 'merged SSF')]

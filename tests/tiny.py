@@ -125,6 +125,7 @@ HOSTS = {
     'mmseg BEiT': mmseg_beit,
     'mmpretrain BEiT': mmpretrain_beit,
     'mmseg MAE': lambda **options: mmseg_beit('MAE', **options),
+    'mmpretrain DeiT3': lambda **options: filled(mmpretrain_vit('DeiT3', **options)),
 }
 CONVNEXTS = {
     'mmpretrain ConvNeXt': convnext,

@@ -9,6 +9,7 @@ from mmpeft.hosts.beit import ATTENTION, BEiTBackbone, BEiTBlock, MAEBackbone, R
 from mmpeft.hosts.block import PreNormBlock
 from mmpeft.hosts.call import Call
 from mmpeft.hosts.convnext import ConvNeXtBackbone, ConvNeXtBlock, LayerNorm2d
+from mmpeft.hosts.deit3 import DeiT3Backbone, DeiT3Block
 from mmpeft.hosts.eva02 import EVA02Backbone, EVA02Block
 from mmpeft.hosts.host import Host, adapters_of
 from mmpeft.hosts.pyramid import MixBlock, PVTBlock, PyramidBackbone
@@ -43,6 +44,7 @@ KNOWN = {
         'mmseg.models.backbones.beit.BEiTTransformerEncoderLayer',
         'mmpretrain.models.backbones.beit.BEiTTransformerEncoderLayer',
     ],
+    DeiT3Block: ['mmpretrain.models.backbones.deit3.DeiT3TransformerEncoderLayer'],
     MixBlock: ['mmseg.models.backbones.mit.TransformerEncoderLayer'],
     PVTBlock: ['mmdet.models.backbones.pvt.PVTEncoderLayer'],
     LocalBlock: [
@@ -61,6 +63,7 @@ KNOWN = {
     ],
     BEiTBackbone: ['mmseg.models.backbones.beit.BEiT', 'mmpretrain.models.backbones.beit.BEiTViT'],
     MAEBackbone: ['mmseg.models.backbones.mae.MAE'],
+    DeiT3Backbone: ['mmpretrain.models.backbones.deit3.DeiT3'],
     MMSegViTBackbone: ['mmseg.models.backbones.vit.VisionTransformer'],
     ViTBackbone: ['mmpretrain.models.backbones.vision_transformer.VisionTransformer'],
     EVA02Backbone: ['mmpretrain.models.backbones.vit_eva02.ViTEVA02'],
