@@ -70,6 +70,7 @@ ONE_SIZE = {
     'mmseg BEiT': dict(num_layers=1, out_indices=0),
     'mmpretrain BEiT': dict(arch=dict(ONE_BLOCK, feedforward_channels=32), out_indices=0),
     'mmpretrain DeiT3': dict(arch=dict(ONE_BLOCK, feedforward_channels=32), out_indices=0),
+    'mmpretrain SAM': dict(arch=dict(ONE_BLOCK, feedforward_channels=32, global_attn_indexes=[]), out_indices=0),
 }
 # A shift of the keys stays, so that there is no stock model to export.
 NOT_MERGED = [('mmpretrain SwinV2', 'merged SSF')]

@@ -78,6 +78,13 @@ def mmpretrain_beit(**options) -> nn.Module:
     return filled(mmpretrain_vit('BEiTViT', patch_cfg=dict(padding=0), **{**ONE_GRID, **options}))
 
 
+def sam(**options) -> nn.Module:
+    """SAM's encoder of three blocks, of which the second one attends to the whole map."""
+    size = dict(img_size=32, patch_size=8, window_size=4, out_channels=8, out_indices=(0, 2))
+    size |= dict(arch=dict(VIT, feedforward_channels=32, global_attn_indexes=[1]))
+    return filled(mmpretrain.models.ViTSAM(**{**size, **options}))
+
+
 def pyramid(cls: type, **options) -> nn.Module:
     """A SegFormer or PVT of five blocks with all four outputs; two stages reduce their keys."""
     sizes = dict(embed_dims=8, num_layers=(1, 2, 1, 1), num_heads=(1, 1, 2, 2), sr_ratios=(4, 2, 1, 1))
@@ -126,6 +133,7 @@ HOSTS = {
     'mmpretrain BEiT': mmpretrain_beit,
     'mmseg MAE': lambda **options: mmseg_beit('MAE', **options),
     'mmpretrain DeiT3': lambda **options: filled(mmpretrain_vit('DeiT3', **options)),
+    'mmpretrain SAM': sam,
 }
 CONVNEXTS = {
     'mmpretrain ConvNeXt': convnext,

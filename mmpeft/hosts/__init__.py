@@ -22,6 +22,7 @@ from mmpeft.hosts.registration import (
     find_owner,
     register_host,
 )
+from mmpeft.hosts.sam import SAMBackbone, SAMBlock
 from mmpeft.hosts.swin import SwinBackbone, SwinBlock
 from mmpeft.hosts.twins import GlobalAttention, LocalBlock, MMPretrainGlobalBlock, MMSegGlobalBlock, TwinsBackbone
 from mmpeft.hosts.vit import MMPretrainBlock, MMSegBlock, MMSegViTBackbone, SelfAttention, ViTBackbone
@@ -45,6 +46,7 @@ KNOWN = {
         'mmpretrain.models.backbones.beit.BEiTTransformerEncoderLayer',
     ],
     DeiT3Block: ['mmpretrain.models.backbones.deit3.DeiT3TransformerEncoderLayer'],
+    SAMBlock: ['mmpretrain.models.backbones.vit_sam.TransformerEncoderLayer'],
     MixBlock: ['mmseg.models.backbones.mit.TransformerEncoderLayer'],
     PVTBlock: ['mmdet.models.backbones.pvt.PVTEncoderLayer'],
     LocalBlock: [
@@ -64,6 +66,7 @@ KNOWN = {
     BEiTBackbone: ['mmseg.models.backbones.beit.BEiT', 'mmpretrain.models.backbones.beit.BEiTViT'],
     MAEBackbone: ['mmseg.models.backbones.mae.MAE'],
     DeiT3Backbone: ['mmpretrain.models.backbones.deit3.DeiT3'],
+    SAMBackbone: ['mmpretrain.models.backbones.vit_sam.ViTSAM'],
     MMSegViTBackbone: ['mmseg.models.backbones.vit.VisionTransformer'],
     ViTBackbone: ['mmpretrain.models.backbones.vision_transformer.VisionTransformer'],
     EVA02Backbone: ['mmpretrain.models.backbones.vit_eva02.ViTEVA02'],
