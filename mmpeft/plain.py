@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mmpeft.hosts import adapters_of
 from mmpeft.hosts.beit import RelativeAttention
 from mmpeft.hosts.host import Host, subclass
+from mmpeft.hosts.swin_v2 import CosineAttention
 from mmpeft.hosts.vit import SelfAttention
 from mmpeft.hosts.windows import WindowAttention
 from mmpeft.methods import CVPT, SSF, Method, Mona
@@ -72,11 +73,16 @@ class PlainRelativeAttention(StockAttention, RelativeAttention):
     """That of BEiT and MAE."""
 
 
+class PlainCosineAttention(StockAttention, CosineAttention):
+    """That of Swin V2."""
+
+
 PLAIN = {Mona: PlainMona, SSF: PlainSSF, CVPT: PlainCVPT}
 PLAIN_HOSTS = {
     WindowAttention: PlainWindowAttention,
     SelfAttention: PlainSelfAttention,
     RelativeAttention: PlainRelativeAttention,
+    CosineAttention: PlainCosineAttention,
 }
 
 

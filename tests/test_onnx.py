@@ -71,6 +71,9 @@ ONE_SIZE = {
     'mmpretrain BEiT': dict(arch=dict(ONE_BLOCK, feedforward_channels=32), out_indices=0),
     'mmpretrain DeiT3': dict(arch=dict(ONE_BLOCK, feedforward_channels=32), out_indices=0),
     'mmpretrain SAM': dict(arch=dict(ONE_BLOCK, feedforward_channels=32, global_attn_indexes=[]), out_indices=0),
+    'mmpretrain SwinV2': dict(
+        arch=dict(depths=[2], embed_dims=16, num_heads=[2], extra_norm_every_n_blocks=0), out_indices=(0,)
+    ),
 }
 # A shift of the keys stays, so that there is no stock model to export.
 NOT_MERGED = [('mmpretrain SwinV2', 'merged SSF')]

@@ -64,6 +64,13 @@ def filled(backbone: nn.Module) -> nn.Module:
     return backbone
 
 
+def swin_v2(**options) -> nn.Module:
+    """mmpretrain's Swin V2 of five blocks with all four outputs; one of them ends in a third norm."""
+    size = dict(window_size=3, drop_path_rate=0.0, out_indices=(0, 1, 2, 3), pad_small_map=True)
+    size |= dict(arch=dict(SIZES, extra_norm_every_n_blocks=2))
+    return filled(mmpretrain.models.SwinTransformerV2(**{**size, **options}))
+
+
 # BEiT and MAE take images of one grid: the patches lie so that both sizes of the tests have it.
 ONE_GRID = dict(img_size=(28, 42), patch_size=14, out_indices=(0, 2))
 
@@ -129,6 +136,7 @@ HOSTS = {
     },
     # Its tables of rotations take on the size of the last image, so it starts with that of the tests.
     'mmpretrain EVA02': lambda **options: mmpretrain_vit('ViTEVA02', img_size=(40, 48), **options),
+    'mmpretrain SwinV2': swin_v2,
     'mmseg BEiT': mmseg_beit,
     'mmpretrain BEiT': mmpretrain_beit,
     'mmseg MAE': lambda **options: mmseg_beit('MAE', **options),

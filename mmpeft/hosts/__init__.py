@@ -24,6 +24,7 @@ from mmpeft.hosts.registration import (
 )
 from mmpeft.hosts.sam import SAMBackbone, SAMBlock
 from mmpeft.hosts.swin import SwinBackbone, SwinBlock
+from mmpeft.hosts.swin_v2 import CosineAttention, SwinV2Backbone, SwinV2Block
 from mmpeft.hosts.twins import GlobalAttention, LocalBlock, MMPretrainGlobalBlock, MMSegGlobalBlock, TwinsBackbone
 from mmpeft.hosts.vit import MMPretrainBlock, MMSegBlock, MMSegViTBackbone, SelfAttention, ViTBackbone
 
@@ -41,6 +42,8 @@ KNOWN = {
     MMSegBlock: ['mmseg.models.backbones.vit.TransformerEncoderLayer'],
     MMPretrainBlock: ['mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer'],
     RelativeAttention: [*ATTENTION],
+    CosineAttention: ['mmpretrain.models.utils.attention.WindowMSAV2'],
+    SwinV2Block: ['mmpretrain.models.backbones.swin_transformer_v2.SwinBlockV2'],
     BEiTBlock: [
         'mmseg.models.backbones.beit.BEiTTransformerEncoderLayer',
         'mmpretrain.models.backbones.beit.BEiTTransformerEncoderLayer',
@@ -63,6 +66,7 @@ KNOWN = {
         'mmseg.models.backbones.swin.SwinTransformer',
         'mmpretrain.models.backbones.swin_transformer.SwinTransformer',
     ],
+    SwinV2Backbone: ['mmpretrain.models.backbones.swin_transformer_v2.SwinTransformerV2'],
     BEiTBackbone: ['mmseg.models.backbones.beit.BEiT', 'mmpretrain.models.backbones.beit.BEiTViT'],
     MAEBackbone: ['mmseg.models.backbones.mae.MAE'],
     DeiT3Backbone: ['mmpretrain.models.backbones.deit3.DeiT3'],
