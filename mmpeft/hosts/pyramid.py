@@ -77,3 +77,6 @@ class PyramidBackbone(Backbone):
 
     def wire(self) -> None:
         self.adapt_all(TORCH_ATTENTION, SelfAttention)
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.reduced = True

@@ -119,11 +119,16 @@ class SelfAttention(Host):
 
     No hook reaches between the projections of the stock module, so this computes the same with
     ``scaled_dot_product_attention``, and without adapters, too, where nothing of it trains: the stock module keeps
-    weights for each head and pair of tokens. In a ViT block key and value are the query; behind a spatial reduction
-    both are of a smaller map.
+    weights for each head and pair of tokens.
+
+    Attributes:
+        reduced: Whether keys and values may be of a smaller map, behind a spatial reduction. Elsewhere they are the
+            query, which the tensors do not tell: what calls this transposes each.
     """
 
+    state = ('reduced',)
     calls_stock = True
+    reduced = False
 
     @staticmethod
     def sizes(module: nn.MultiheadAttention, site: str) -> dict[str, int]:
@@ -143,10 +148,10 @@ class SelfAttention(Host):
             raise ValueError('Adapters inside nn.MultiheadAttention take no masks.')
         x = query.transpose(0, 1)  # as the block around has it in memory
         projection = self.in_proj_weight, self.in_proj_bias
-        if key is query:
-            parts = self.at_linear('qkv', x, *projection).chunk(3, dim=2)
-        else:
+        if self.reduced:
             parts = self.at_projections(x, key.transpose(0, 1), *projection)
+        else:
+            parts = self.at_linear('qkv', x, *projection).chunk(3, dim=2)
         q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         y = y.transpose(1, 2).flatten(2)
