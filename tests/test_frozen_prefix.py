@@ -1,6 +1,7 @@
 """What lies before the first trained place runs as in inference: no autograd, nothing kept."""
 
 import gc
+import re
 import weakref
 
 import pytest
@@ -23,7 +24,7 @@ MATRIX = [(host, [dict(SSF, sites=['fc1']) if host.endswith('DeiT3') else SSF]) 
     ('mmdet Swin', methods) for methods in METHODS
 ]
 # From the third stage on, or in the last of three layers.
-LATE = r'^(stages\.[23]|layers\.2)'
+LATE = r'^(stages\.[23]|layers\.2|timm_model\.model\.(blocks\.2|layers\.[23]))'
 
 
 def adapted(host, *methods, eval_frozen=False, recompute_ffn=False, **options):
@@ -63,7 +64,7 @@ class Seen:
 
 
 def is_late(names):
-    return names[0].startswith(('stages.2', 'stages.3', 'layers.2'))
+    return re.match(LATE, names[0]) is not None
 
 
 @pytest.mark.parametrize('host, methods', MATRIX, ids=str)

@@ -4,7 +4,7 @@ from itertools import product
 import pytest
 import torch
 from test_contract import STAYS
-from tiny import HOSTS, MONA, image, load, swin, weights
+from tiny import BIASED, HOSTS, MONA, image, load, swin, weights
 
 import mmpeft
 from mmpeft.merge import MergeReport
@@ -38,14 +38,10 @@ def check_outputs(merged, expected, dtype, x):
         assert ((ours - theirs).norm() / theirs.norm()).item() <= TOLERANCE[dtype]
 
 
-def has_patch_bias(name):
-    return {'patch_bias': True} if name == 'mmseg ViT' else {}
-
-
 @pytest.mark.parametrize('dtype', TOLERANCE)
 @pytest.mark.parametrize('name, method', [pair for pair in product(HOSTS, FOLDING) if pair not in STAYS])
 def test_merging_leaves_a_stock_model_with_equal_outputs(name, method, dtype):
-    plain = HOSTS[name](**has_patch_bias(name)).to(dtype)
+    plain = HOSTS[name](**BIASED.get(name, {})).to(dtype)
     backbone, x = trained(copy.deepcopy(plain), FOLDING[method]), image(40, 48).to(dtype)
     expected = backbone(x)
     report = mmpeft.merge(backbone)
@@ -88,7 +84,7 @@ def test_a_bias_that_the_stock_model_has_by_option_is_made_and_the_option_named(
 
 @pytest.mark.parametrize('name', ['mmdet Swin', 'mmseg ViT', 'mmpretrain ViT'])
 def test_attention_without_biases_gets_those_of_the_option(name):
-    options = dict(qkv_bias=False, **has_patch_bias(name))
+    options = dict(qkv_bias=False, **BIASED.get(name, {}))
     backbone, x = trained(HOSTS[name](**options), dict(type='SSF', sites=['qkv', 'proj'])), image(40, 48)
     expected = backbone(x)
     assert mmpeft.merge(backbone).options == ('qkv_bias',)

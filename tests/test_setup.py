@@ -12,7 +12,7 @@ import pytest
 import mmpeft
 
 ROOT = Path(__file__).parents[1]
-FILES = ('torch', 'mm', 'mmcv', 'demo', 'hub', 'tensorboard', 'test', 'locked')
+FILES = ('torch', 'mm', 'mmcv', 'demo', 'hub', 'tensorboard', 'timm', 'test', 'locked')
 OPTIONAL = ('wandb', 'docs')  # extras that the set-up leaves out
 made_by_make = pytest.mark.skipif(
     not (Path(sys.prefix) / 'by-make').exists(), reason='an environment of your own may hold other versions'
@@ -68,8 +68,8 @@ def test_mmpeft_itself_needs_torch_and_safetensors():
     'extra, files',
     [
         ('mm', ('mm', 'mmcv')),
-        ('test', ('demo', 'hub', 'tensorboard', 'test')),
-        *((name, (name,)) for name in ('demo', 'docs', 'hub', 'tensorboard', 'wandb')),
+        ('test', ('demo', 'hub', 'tensorboard', 'timm', 'test')),
+        *((name, (name,)) for name in ('demo', 'docs', 'hub', 'tensorboard', 'timm', 'wandb')),
     ],
 )
 def test_an_extra_is_its_pins(extra, files):
@@ -135,7 +135,7 @@ def made_up_to(venv, python_rules):
         (venv / name).touch()
     for step, files in {
         'torch': ['torch', 'locked'],
-        'libraries': ['mm', 'demo', 'hub', 'tensorboard', 'test', 'locked'],
+        'libraries': ['mm', 'demo', 'hub', 'tensorboard', 'timm', 'test', 'locked'],
     }.items():
         text = ''.join((ROOT / 'requirements' / f'{file}.txt').read_text() for file in files)
         (venv / f'{step}.done').write_text(text)

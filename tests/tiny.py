@@ -56,6 +56,25 @@ def convnext(**options) -> nn.Module:
     return mmpretrain.models.ConvNeXt(arch=arch, **{**size, **options})
 
 
+def timm_vit(name: str = 'vit_tiny_patch16_224', **options) -> nn.Module:
+    """A ViT or EVA of timm of three blocks; outputs are feature maps."""
+    arch = dict(embed_dim=16, depth=3, num_heads=2, mlp_ratio=2, init_values=0.5)
+    size = dict(img_size=32, patch_size=8, dynamic_img_size=True, dynamic_img_pad=True)
+    return filled(timm_backbone(name, **{'out_indices': (0, 2), **arch, **size, **options}))
+
+
+def timm_swin(name: str = 'swin_tiny_patch4_window7_224', **options) -> nn.Module:
+    """A Swin of timm of five blocks with all four outputs."""
+    arch = dict(embed_dim=8, depths=(1, 2, 1, 1), num_heads=(1, 1, 2, 2), window_size=3, drop_path_rate=0.0)
+    backbone = timm_backbone(name, strict_img_size=False, **{'feature_cls': 'getter', **arch, **options})
+    getattr(backbone.timm_model, 'model', backbone.timm_model).patch_embed.dynamic_img_pad = True
+    return filled(backbone)
+
+
+def timm_backbone(name: str, **options) -> nn.Module:
+    return mmpretrain.models.TIMMBackbone(name, **{'features_only': True, **options})
+
+
 def filled(backbone: nn.Module) -> nn.Module:
     """The same with values for what starts at zero or next to it, such as biases of places and layer scales."""
     for parameter in backbone.parameters():
@@ -142,15 +161,22 @@ HOSTS = {
     'mmseg MAE': lambda **options: mmseg_beit('MAE', **options),
     'mmpretrain DeiT3': lambda **options: filled(mmpretrain_vit('DeiT3', **options)),
     'mmpretrain SAM': sam,
+    'timm ViT': lambda **options: timm_vit('vit_tiny_patch16_224', reg_tokens=2, **options),
+    'timm DINOv3': lambda **options: timm_vit('vit_base_patch16_dinov3', **options),
+    'timm EVA': lambda **options: timm_vit('eva02_base_patch14_224', **options),
+    'timm Swin': timm_swin,
+    'timm SwinV2': lambda **options: timm_swin('swinv2_tiny_window8_256', **options),
 }
 CONVNEXTS = {
     'mmpretrain ConvNeXt': convnext,
     'mmpretrain ConvNeXtV2': partial(convnext, use_grn=True, linear_pw_conv=False),
 }
 BACKBONES = {**HOSTS, **CONVNEXTS}
+# The options with which a host has a bias for every shift of SSF.
+BIASED = {'mmseg ViT': dict(patch_bias=True), 'timm DINOv3': dict(qkv_bias=True, attn_type='rope')}
 # Of all other backbones few tests are in the fast suite, see conftest.py.
 OFTEN = ('Swin', 'ViT', 'DeiT', 'DINOv2', 'EVA02', 'ConvNeXt')
-RARELY = [name for name in BACKBONES if name.split()[-1] not in OFTEN]
+RARELY = [name for name in BACKBONES if name.split()[-1] not in OFTEN or name.startswith('timm ')]
 
 
 def load(model: nn.Module, state: dict) -> None:

@@ -25,6 +25,9 @@ from mmpeft.hosts.registration import (
 from mmpeft.hosts.sam import SAMBackbone, SAMBlock
 from mmpeft.hosts.swin import SwinBackbone, SwinBlock
 from mmpeft.hosts.swin_v2 import CosineAttention, SwinV2Backbone, SwinV2Block
+from mmpeft.hosts.timm_backbone import TimmBackbone
+from mmpeft.hosts.timm_swin import TimmSwinBlock, TimmSwinV2Block
+from mmpeft.hosts.timm_vit import EvaBlock, TimmAttention, TimmBlock
 from mmpeft.hosts.twins import GlobalAttention, LocalBlock, MMPretrainGlobalBlock, MMSegGlobalBlock, TwinsBackbone
 from mmpeft.hosts.vit import MMPretrainBlock, MMSegBlock, MMSegViTBackbone, SelfAttention, ViTBackbone
 
@@ -79,6 +82,21 @@ KNOWN = {
         'mmdet.models.backbones.pvt.PyramidVisionTransformer',
     ],
     TwinsBackbone: ['mmseg.models.backbones.twins.PCPVT', 'mmpretrain.models.backbones.twins.PCPVT'],
+    TimmAttention: [
+        'timm.layers.attention.Attention',
+        'timm.layers.attention.AttentionRope',
+        'timm.models.eva.EvaAttention',
+        'timm.models.swin_transformer.WindowAttention',
+        'timm.models.swin_transformer_v2.WindowAttention',
+    ],
+    TimmBlock: ['timm.models.vision_transformer.Block'],
+    EvaBlock: ['timm.models.eva.EvaBlock'],
+    TimmSwinBlock: ['timm.models.swin_transformer.SwinTransformerBlock'],
+    TimmSwinV2Block: ['timm.models.swin_transformer_v2.SwinTransformerV2Block'],
+    TimmBackbone: [
+        'mmpretrain.models.backbones.timm_backbone.TIMMBackbone',
+        'mmseg.models.backbones.timm_backbone.TIMMBackbone',
+    ],
     ConvNeXtBackbone: ['mmpretrain.models.backbones.convnext.ConvNeXt'],
 }
 for _host, _stock in KNOWN.items():

@@ -79,6 +79,14 @@ class Host:
                     f'{" or ".join(known)}'
                 )
 
+    @classmethod
+    def check_attention(cls, module: nn.Module) -> None:
+        """Refuse a stock block whose self-attention is more than its weights tell an adapter that reads them.
+
+        Raises:
+            ValueError: It names what else there is.
+        """
+
     def tell(self, what: str, adapter: nn.Module, call: Call | None) -> Any:
         """What an adapter that reads ``what``, one of ``mmpeft.methods.method.READS``, is called with."""
         if what == 'together':
