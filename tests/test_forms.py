@@ -13,6 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmpeft
 from mmpeft.forms import for_cpu
+from mmpeft.hosts import Call
+from mmpeft.methods import CVPT, SSF, Adapter, LoRA
+from mmpeft.methods.cvpt import Attention
 from mmpeft.plain import use_plain_forms
 
 aten = torch.ops.aten
@@ -278,6 +281,23 @@ def test_norms_of_a_lone_bias_are_in_fp32_under_autocast_and_stock_when_merged(m
     assert all(p.grad is not None for name, p in backbone.named_parameters() if p.requires_grad)
     mmpeft.merge(backbone)
     assert type(norm) is nn.LayerNorm
+
+
+@pytest.mark.parametrize('method', ['SSF', 'CVPT', 'LoRA', 'Adapter'])
+def test_compilers_trace_an_adapter_as_one_graph(method, monkeypatch):
+    monkeypatch.setenv('MMPEFT_FORM', 'gpu')
+    mha, linear = nn.MultiheadAttention(16, 2), nn.Linear(16, 32)
+    call = Call(casts={id(p): p.bfloat16() for p in [*mha.parameters(), *linear.requires_grad_(False).parameters()]})
+    attention = Attention.of_fused(mha.in_proj_weight, mha.in_proj_bias, mha.out_proj, 2)
+    layer, read = {
+        'SSF': (SSF(32).after_linear, (linear.weight, linear.bias, call)),
+        'CVPT': (CVPT(16, 2, dropout=0.0), (attention, call)),
+        'LoRA': (LoRA(16, 48, rank=2), ()),
+        'Adapter': (Adapter(16, 4, dropout=0.0), ()),
+    }[method]
+    compiled, x = torch.compile(layer, backend='eager', fullgraph=True), torch.randn(2, 9, 16)
+    with torch.autocast('cpu', torch.bfloat16):
+        torch.testing.assert_close(compiled(x, *read), layer(x, *read), rtol=2e-2, atol=2e-2)
 
 
 def test_another_form_is_refused(monkeypatch):
