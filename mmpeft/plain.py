@@ -1,10 +1,14 @@
 """The methods as published, step by step: what the layers of ``mmpeft.methods`` must equal, and what they must beat."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpeft.hosts import adapters_of
-from mmpeft.hosts.host import subclass
+from mmpeft.hosts.beit import RelativeAttention
+from mmpeft.hosts.host import Host, subclass
+from mmpeft.hosts.swin_v2 import CosineAttention
 from mmpeft.hosts.vit import SelfAttention
 from mmpeft.hosts.windows import WindowAttention
 from mmpeft.methods import CVPT, SSF, Method, Mona
@@ -29,6 +33,7 @@ class PlainMona(Mona):
 class PlainSSF(SSF):
     """SSF as a product and a sum, after whatever layer."""
 
+    reads = ()
     folds = False
     after_linear = Method.after_linear
 
@@ -41,28 +46,44 @@ class PlainSSF(SSF):
 class PlainCVPT(CVPT):
     """CVPT with keys and values for each sample, and all four projections applied."""
 
+    reads = ('attention',)
+
     def forward(self, x: Tensor, attention: Attention) -> Tensor:
         prompts = F.dropout(self.prompts.expand(len(x), -1, -1), self.dropout, self.training)
         y = F.dropout(plain(x, prompts, self.weights(attention)), attention.out_dropout, self.training)
         return y if self.beside else x + y
 
 
-class PlainWindowAttention(WindowAttention):
-    """The stock attention of Swin."""
+class StockAttention(Host):
+    """The stock attention, where no adapter sits in it."""
 
-    def forward(self, *args) -> Tensor:
-        return self.stock.forward(self, *args)
-
-
-class PlainSelfAttention(SelfAttention):
-    """The stock attention of mmseg's ViT, where no adapter sits in it."""
-
-    def forward(self, *args, **kwargs) -> tuple[Tensor, Tensor | None]:
+    def forward(self, *args, **kwargs) -> Any:
         return super().forward(*args, **kwargs) if self.adapters else self.stock.forward(self, *args, **kwargs)
 
 
+class PlainWindowAttention(StockAttention, WindowAttention):
+    """That of Swin."""
+
+
+class PlainSelfAttention(StockAttention, SelfAttention):
+    """That of mmseg's ViT."""
+
+
+class PlainRelativeAttention(StockAttention, RelativeAttention):
+    """That of BEiT and MAE."""
+
+
+class PlainCosineAttention(StockAttention, CosineAttention):
+    """That of Swin V2."""
+
+
 PLAIN = {Mona: PlainMona, SSF: PlainSSF, CVPT: PlainCVPT}
-PLAIN_HOSTS = {WindowAttention: PlainWindowAttention, SelfAttention: PlainSelfAttention}
+PLAIN_HOSTS = {
+    WindowAttention: PlainWindowAttention,
+    SelfAttention: PlainSelfAttention,
+    RelativeAttention: PlainRelativeAttention,
+    CosineAttention: PlainCosineAttention,
+}
 
 
 def use_plain_forms(backbone: nn.Module) -> bool:

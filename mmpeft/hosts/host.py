@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
-from operator import attrgetter
+from functools import cache, reduce
 from typing import Any
 
 import torch
@@ -15,8 +14,9 @@ from mmpeft.start import draw
 
 # What FSDP, FSDP2 and tensor parallelism (DTensor), and DeepSpeed's ZeRO-3 set on parameters that they shard.
 SHARD_MARKS = ('_fsdp_flattened', 'device_mesh', 'ds_id')
-# The name of a weight or bias in a module; of one whose rows lie in several layers, those of its parts in order.
-Names = str | tuple[str, ...]
+# The name of a weight or bias in a module; of one whose rows lie in several places, those of its parts in order. A part
+# that is not there is zero. None stands for one of a bias that is zero because the module computes the same with any.
+Names = str | tuple[str | None, ...]
 
 
 def qualified_name(cls: type) -> str:
@@ -42,6 +42,7 @@ class Host:
 
     Attributes:
         state: The names of what this class keeps in the module beside its adapters.
+        compiles: Whether adapters run by compiled code, where they have such.
         calls_stock: Whether its forward calls that of the stock class, so that subclasses with another are known, too.
         parts: For submodules that the host relies on, by their names in the module, the classes that it knows, by
             their qualified names; a subclass with a forward of its own is not known. ``''`` is the module itself.
@@ -49,6 +50,7 @@ class Host:
     """
 
     state: tuple[str, ...] = ()
+    compiles = False
     calls_stock = False
     parts: Mapping[str, tuple[str, ...]] = {}
     adapters: nn.ModuleDict
@@ -85,7 +87,9 @@ class Host:
 
     def run(self, adapter: nn.Module, x: Tensor, call: Call | None) -> Tensor:
         """What ``adapter`` makes of ``x`` in this call."""
-        return adapter(x, *[self.tell(what, adapter, call) for what in adapter.reads])
+        reads = [self.tell(what, adapter, call) for what in adapter.reads]
+        out = adapter.compiled(x, *reads) if self.compiles else None
+        return adapter(x, *reads) if out is None else out
 
     def at(self, site: str, value: Tensor, x: Tensor, call: Call | None = None) -> Tensor:
         """What goes on from ``site``: the value itself, or what the adapter there makes of it.
@@ -101,9 +105,9 @@ class Host:
     def at_linear(self, site: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What goes on from ``site``, the output of a linear layer, which an adapter computes with its own."""
         adapter = self.adapters[site] if site in self.adapters else None
-        if adapter is not None and adapter.has_own('after_linear'):
-            return adapter.after_linear(x, weight, bias)
         call = current_call()
+        if adapter is not None and adapter.has_own('after_linear'):
+            return adapter.after_linear(x, weight, bias, *[self.tell(what, adapter, call) for what in adapter.reads])
         y = F.linear(x, call.cast(weight), call.cast(bias))
         if adapter is None:
             return y
@@ -187,13 +191,24 @@ def layer_tensors(host: type[Host], module: nn.Module, site: str) -> tuple[Tenso
     if target is None:
         return None, None
     layer, *both = target
-    parts = ([attrgetter(name)(layer) for name in each(names)] for names in both)
-    return tuple(of[0] if len(of) == 1 or of[0] is None else torch.cat(of) for of in parts)
+    return tuple(_joined([part_of(layer, name) for name in each(names)]) for names in both)
 
 
-def each(names: Names) -> tuple[str, ...]:
+def each(names: Names) -> tuple[str | None, ...]:
     """The names of the parts of a weight or a bias, in the order of their rows."""
     return (names,) if isinstance(names, str) else names
+
+
+def part_of(layer: nn.Module, name: str | None) -> Tensor | None:
+    """The tensor of that name in ``layer``, if there is one."""
+    return name and reduce(lambda module, leaf: getattr(module, leaf, None), name.split('.'), layer)
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    there = next((part for part in parts if part is not None), None)
+    if len(parts) == 1 or there is None:
+        return there
+    return torch.cat([torch.zeros_like(there) if part is None else part for part in parts])
 
 
 def start(backbone: nn.Module, place: str) -> None:
