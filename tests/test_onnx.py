@@ -8,7 +8,7 @@ import mmseg.models
 import onnxruntime
 import pytest
 import torch
-from tiny import HOSTS, SWINS
+from tiny import BACKBONES, HOSTS, SWINS
 from torch.export import Dim
 
 import mmpeft
@@ -100,3 +100,17 @@ def test_the_old_exporter_is_refused_in_one_line(tmp_path):
     backbone = adapted(VITS['mmseg'](), 'Mona')
     with pytest.raises(RuntimeError, match=r'old ONNX exporter cannot take Mona.*dynamo=True'):
         torch.onnx.export(backbone, (torch.randn(1, 3, 32, 32),), tmp_path / 'backbone.onnx', dynamo=False)
+
+
+# LoRA as it is where keys are of a smaller map, in both forms of its projections.
+PYRAMIDS = [('mmseg MiT', 'Mona'), ('mmdet PVT', 'Mona'), ('mmpretrain SVT', 'LoRA'), ('mmpretrain ConvNeXt', 'Mona')]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('host, method', PYRAMIDS)
+def test_a_pyramid_exports_for_one_size(tmp_path, host, method):
+    backbone = BACKBONES[host]()
+    mmpeft.inject(backbone, METHODS[method] if method in METHODS else dict(type=method, rank=2))
+    backbone.eval()
+    image = torch.randn(2, 3, 32, 64)
+    check(backbone, exported(backbone, image, tmp_path), torch.randn_like(image))
