@@ -71,7 +71,7 @@ def test_the_first_of_several_training_sets_is_the_one_of_which_images_are_held_
 @pytest.mark.parametrize('heldout', [dict(ann_file='rest.txt'), dict(data_root='elsewhere')])
 def test_a_split_that_is_none_is_refused(heldout, tmp_path):
     config = str(write_segmentor(tmp_path, more=f'heldout = {heldout}'))
-    with pytest.raises(UserError, match='prepare_data.py holdout'):
+    with pytest.raises(UserError, match='mmpeft holdout'):
         held(config)
 
 

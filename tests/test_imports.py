@@ -11,11 +11,14 @@ ROOT = Path(__file__).parent.parent / 'mmpeft'
 ORDER = [
     'version',
     'files',
+    'shipped',
     'forms',
+    'compiling',
     'operators',
     'private',
     'sites',
     'costs',
+    'counting',
     'reading',
     'random_state',
     'methods',
@@ -39,6 +42,8 @@ ORDER = [
     'demo',
     'data',
     'mm',
+    'commands',
+    '__main__',
 ]
 ORDER_IN_MM = [
     'private',

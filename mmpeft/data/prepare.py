@@ -1,4 +1,4 @@
-"""What tools/prepare_data.py does with a data set, in one call each; check.py has the fourth."""
+"""What ``mmpeft split``, ``subset`` and ``holdout`` do with a data set, in one call each; check.py has the fourth."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

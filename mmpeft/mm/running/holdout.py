@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 
 from mmpeft.mm.checks import UserError, evaluators, leaves
 
-ADVICE = 'tools/prepare_data.py holdout writes one, and the rest to train on.'
+ADVICE = 'mmpeft holdout writes one, and the rest to train on.'
 
 
 def hold_out(cfg: Config) -> None:

@@ -82,7 +82,7 @@ def sweep(
     else:
         hand_over([run for run, _ in planned], cluster, folder / SCRIPT, tools, tell)
     soup = f'{folder / "greedy"}{start.suffix}'
-    tell(f'Then mix with: python {tools / "soup.py"} greedy {planned[0][0].config} {folder}/run_*/ --out {soup}')
+    tell(f'Then mix with: mmpeft soup greedy {planned[0][0].config} {folder}/run_*/ --out {soup}')
 
 
 def _read(config: str, cfg_options: dict[str, Any] | None) -> Config:
