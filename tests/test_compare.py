@@ -168,7 +168,7 @@ def test_costs_are_those_of_a_step_on_real_images(config):
     }
     costs = measure_costs(configs['Full'], configs, repeats=1)
     full, ssf, frozen = costs.values()
-    assert full.percent == 100 and frozen.trainable == 0 < ssf.trainable < full.trainable
+    assert full.percent == 100 and full.step_of_full == 1 and frozen.trainable == 0 < ssf.trainable < full.trainable
     assert frozen.kept < ssf.kept and frozen.file < ssf.file < full.file
     training, testing = seconds_of_a_run(configs['Full'], step=100.0)
     assert 200 < training < 300 and testing > 0  # two iterations
@@ -289,10 +289,12 @@ def test_curves_of_a_run_that_was_resumed_are_whole(tmp_path):
 
 @pytest.mark.slow
 def test_a_comparison_trains_resumes_and_scores(config, capsys):
-    out = compare(config, '--jobs', '2', methods=['Full', 'SSF'], seeds=1)
+    one_map = ['model.backbone.backbone.out_indices=[3]', 'model.decode_head.in_index=0']  # so that all norms train
+    words = ['--lrs', '1e-2', '--jobs', '2', '--cfg-options', *one_map]
+    out = compare(config, *words, methods=['Full', 'SSF'], seeds=1)
     assert '2 of 2 runs are trained' in capsys.readouterr().out
     assert all(0 <= row.score <= 100 for row in read_rows(out / 'compare.csv'))
     (out / 'runs/SSF_lr0.01_seed0/finished').unlink()
     before = (out / 'runs.csv').read_text()
-    compare(config, methods=['Full', 'SSF'], seeds=1)
+    compare(config, *words, methods=['Full', 'SSF'], seeds=1)
     assert (out / 'runs.csv').read_text() == before

@@ -105,3 +105,11 @@ def test_a_test_with_heads_of_another_size_than_the_checkpoint_is_refused(traine
     other = config("dataset['metainfo']['classes'] = ('a', 'b', 'c')\nmodel['decode_head']['num_classes'] = 3\n")
     text = error_of('test', other, file, '--work-dir', tmp_path / 'test')
     assert 'is of another model than the config: it has decode_head.conv_seg.weight of shape (2, 8, 1, 1)' in text
+
+
+def test_a_crop_that_leaves_all_boxes_outside_is_refused():
+    cfg = Config.fromfile('configs/mona_swin_dota.py')
+    check_values(cfg)
+    cfg.train_dataloader.dataset.pipeline[4].scale = (256, 256)
+    with pytest.raises(UserError, match=r"crop_size is \(1024, 1024\).*--cfg-options 'model.crop_size=\(256, 256\)'"):
+        check_values(cfg)

@@ -1,5 +1,8 @@
 # Full fine-tuning of the micro Swin on BCCD, small enough for a CPU: what docs/results.md compares methods on.
 #
+# Trains every parameter of the backbone, and the neck and the heads.
+#
+#   BCCD=data/bccd python tools/train.py configs/study/faster-rcnn_swin-micro_bccd.py
 #   BCCD=data/bccd python tools/compare.py configs/study/faster-rcnn_swin-micro_bccd.py --methods Full Frozen Mona \
 #       --lrs 1e-3 3e-3 --out work_dirs/bccd
 #

@@ -1,10 +1,13 @@
 # Full fine-tuning of the micro Swin on ships as rotated boxes, small enough for a CPU: one of the sets of
 # docs/results.md.
 #
+# Trains every parameter of the backbone, and the neck and the head.
+#
+#   SHIPS=data/ships python tools/train.py configs/study/rotated-retinanet_swin-micro_ships.py
 #   SHIPS=data/ships python tools/compare.py configs/study/rotated-retinanet_swin-micro_ships.py \
 #       --methods Full Frozen Mona --lrs 1e-3 3e-3 --out work_dirs/ships
 #
-# Expected under SHIPS: {train,val}/images/*.jpg, and {train,val}/annfiles/*.txt in DOTA's format without a header, as
+# Expected under SHIPS: {train,val}/images/*.png, and {train,val}/annfiles/*.txt in DOTA's format without a header, as
 # `python tools/prepare_data.py split dota RAW SHIPS --size 640 --no-padding` writes them.
 _base_ = 'mmrotate::rotated_retinanet/rotated-retinanet-rbox-le90_r50_fpn_1x_dota.py'
 
@@ -42,7 +45,7 @@ test_pipeline = [
     dict(type='ConvertBoxType', box_type_mapping=dict(gt_bboxes='rbox')),
     dict(type='mmdet.PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-dataset = dict(_delete_=True, type='DOTADataset', data_root=data_root, metainfo=info, img_suffix='jpg')
+dataset = dict(_delete_=True, type='DOTADataset', data_root=data_root, metainfo=info, img_suffix='png')
 train_dataloader = dict(
     batch_size=2,
     num_workers=0,

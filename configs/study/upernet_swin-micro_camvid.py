@@ -1,5 +1,8 @@
 # Full fine-tuning of the micro Swin on CamVid, small enough for a CPU: what docs/results.md compares methods on.
 #
+# Trains every parameter of the backbone, and the head.
+#
+#   CAMVID=data/camvid python tools/train.py configs/study/upernet_swin-micro_camvid.py
 #   CAMVID=data/camvid python tools/compare.py configs/study/upernet_swin-micro_camvid.py --methods Full Frozen Mona \
 #       --lrs 1e-3 3e-3 --out work_dirs/camvid
 #

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmpeft.mm.checks.errors import UserError
+from mmpeft.mm.checks.reading import leaves, type_name
 
 # The least that whole numbers may be.
 COUNTS = {
@@ -25,7 +26,9 @@ RATE = 'optim_wrapper.optimizer.lr'
 
 
 def check_values(cfg: Config) -> None:
-    """Refuse counts that are no whole numbers and a learning rate that is none; say that a rate of 0 trains nothing.
+    """Refuse counts that are no whole numbers, a learning rate that is none, and a crop without a box in it.
+
+    A rate of 0, which trains nothing, is told.
 
     Raises:
         UserError: With the key and what it takes.
@@ -40,6 +43,20 @@ def check_values(cfg: Config) -> None:
         raise UserError(f'{RATE} is {rate!r}, and it takes a number above 0.')
     if rate == 0:
         print_log(f'{RATE} is 0: nothing will be trained.', 'current', level=logging.WARNING)
+    _check_crop(cfg)
+
+
+def _check_crop(cfg: Config) -> None:
+    """H2RBox-v2 cuts its crop out of the middle; from a smaller image it moves all boxes out of the picture."""
+    crop = _value(cfg, 'model.crop_size')
+    for _, dataset in leaves('', _value(cfg, 'train_dataloader.dataset')):
+        for step in dataset.get('pipeline') or ():
+            scale = step.get('scale') if type_name(step.get('type')) == 'Resize' else None
+            if crop and scale and min(scale) < max(crop):
+                raise UserError(
+                    f'model.crop_size is {tuple(crop)}, and training images are resized to {tuple(scale)}: all boxes '
+                    f"would lie outside the crop. Give it their size: --cfg-options 'model.crop_size={tuple(scale)}'."
+                )
 
 
 def _value(cfg: Config, key: str) -> Any:

@@ -55,10 +55,11 @@ def measure_costs(full: Config, configs: Mapping[str, Config], repeats: int = RE
     reference, found = _Model(full), {}
     reference.step(batch)
     for name, cfg in configs.items():
-        model = _Model(cfg)
+        model = reference if cfg is full else _Model(cfg)
         model.step(batch)
-        pairs = [(model.step(batch), reference.step(batch)) for _ in range(repeats)]
-        found[name] = model.cost(pairs, batch)
+        steps = [(model.step(batch), reference.step(batch)) for _ in range(repeats)]
+        ratio = 1.0 if model is reference else median(own / other for own, other in steps)
+        found[name] = model.cost(batch, median(own for own, _ in steps), ratio)
     return found
 
 
@@ -110,14 +111,14 @@ class _Model:
         self.model.train_step(data, self.optimizer)
         return _now() - start
 
-    def cost(self, pairs: list[tuple[float, float]], batch: Any) -> Cost:
+    def cost(self, batch: Any, step: float, step_of_full: float) -> Cost:
         counts = count_parameters(self.model.backbone)
         saved = tensors_to_save(self.model, self.model.state_dict())
         return Cost(
             trainable=counts.trainable / MEGA,
             percent=counts.percent_of_base,
-            step=median(own for own, _ in pairs),
-            step_of_full=median(own / full for own, full in pairs),
+            step=step,
+            step_of_full=step_of_full,
             kept=saved_bytes(self.model, lambda: losses(self.model, deepcopy(batch))) / MEGA,
             file=sum(tensor.nbytes for tensor in saved.values()) / MEGA,
         )
