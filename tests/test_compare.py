@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from mmengine.config import Config
 from tiny_data import SEGMENTOR, tool, write_data
 
 from mmpeft.mm.reports.runs import read_run
-from mmpeft.mm.studies.outcomes import read_rows
+from mmpeft.mm.reports.tables import write_csv
+from mmpeft.mm.studies.outcomes import Outcome, in_words, read_rows, rows_of, table
+from mmpeft.mm.studies.study_plots import draw_curves, draw_fractions, draw_scores
 from mmpeft.mm.studies.timing import Cost, measure_costs, seconds_of_a_run
 from mmpeft.mm.studies.trials import Trial, config_of, stock_config
 
@@ -67,13 +70,15 @@ def config(tmp_path):
 
 @pytest.fixture
 def trainer(monkeypatch):
-    """Nothing is trained and nothing measured, but what that takes is told."""
+    """Nothing is trained, measured or drawn, but what that takes is told."""
     trainer = Trainer()
     monkeypatch.setattr('mmpeft.mm.running.many.subprocess.run', trainer)
     monkeypatch.setattr(
         'mmpeft.mm.studies.study.measure_costs', lambda full, configs: {name: _cost(name) for name in configs}
     )
     monkeypatch.setattr('mmpeft.mm.studies.study.seconds_of_a_run', lambda cfg, step: (60, 30))
+    for name in ('draw_scores', 'draw_curves', 'draw_fractions'):
+        monkeypatch.setattr(f'mmpeft.mm.studies.study_plots.{name}', lambda *what: what[-1].touch())
     return trainer
 
 
@@ -254,6 +259,25 @@ def test_nothing_trained_is_an_error_that_names_the_logs(config, trainer):
     trainer.breaks = '.*'
     with pytest.raises(SystemExit, match='Nothing was scored; the logs are in .*console.log'):
         compare(config)
+
+
+def test_plots_show_every_method_and_survive_lone_and_broken_runs(tmp_path):
+    outcomes = [Outcome(name, f, 0.01, seed, 40.0 + seed) for name in METHODS for f in (0.1, 1) for seed in range(2)]
+    outcomes += [Outcome('Frozen', f, 0.01, 0, score) for f, score in ((0.1, None), (1, 30.0))]
+    costs = {name: _cost(name) for name in METHODS} | {'Frozen': replace(_cost(''), trainable=0)}
+    found = rows_of(outcomes, costs, dict.fromkeys(costs, 0.01), 'mIoU')
+    draw_scores(found, tmp_path / 'scores.png')
+    draw_fractions(found, tmp_path / 'fractions.png')
+    draw_curves(dict.fromkeys(outcomes, ((1, 10.0), (2, 20.0))), 'mIoU', tmp_path / 'curves.png')
+    assert len([*tmp_path.glob('*.png')]) == 3
+    assert '| Frozen | 10% | - | - | 0 of 1 | 0.01 |' in table(found)
+
+
+def test_rows_are_the_same_after_csv(tmp_path):
+    found = rows_of([Outcome('Full', 1, 0.1, 0, None)], {'Full': _cost('Full')}, {'Full': None}, 'mIoU')
+    write_csv(found, tmp_path / 'rows.csv')
+    assert read_rows(tmp_path / 'rows.csv') == found
+    assert in_words(found) == 'On 100% of the training images no run was scored.'
 
 
 def test_curves_of_a_run_that_was_resumed_are_whole(tmp_path):

@@ -30,22 +30,20 @@ def family(host: str) -> str:
     return host.split()[-1]
 
 
-def cell(method: str, column: str) -> str:
-    refused = {(host, method) in REFUSED for host in BACKBONES if family(host) == column}
-    assert len(refused) == 1, f'{method} works in some {column} and not in others'
+def cell(method: str, row: str) -> str:
+    refused = {(host, method) in REFUSED for host in BACKBONES if family(host) == row}
+    assert len(refused) == 1, f'{method} works in some {row} and not in others'
     if refused.pop():
         return '-'
     if method not in PUBLISHED:
         return 'works'
-    return 'published' if column in PUBLISHED[method] else 'extension'
+    return 'published' if row in PUBLISHED[method] else 'extension'
 
 
 def table() -> str:
-    columns = list(dict.fromkeys(map(family, BACKBONES)))
-    rows = [['method', *columns, 'merges'], ['---'] * (len(columns) + 2)]
-    for method in METHODS:
-        merges = 'fully' if method in FOLDS else 'stays'
-        rows.append([method, *(cell(method, column) for column in columns), merges])
+    rows = [['backbone', *METHODS], ['---'] * (len(METHODS) + 1)]
+    rows += [[host, *(cell(method, host) for method in METHODS)] for host in dict.fromkeys(map(family, BACKBONES))]
+    rows.append(['merges', *('fully' if method in FOLDS else 'stays' for method in METHODS)])
     return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 

@@ -87,7 +87,8 @@ def test_a_sweep_without_held_out_images_or_with_an_empty_range_is_refused(confi
 def test_a_run_of_a_sweep_is_an_ingredient(config, capsys):
     out = sweep(config, runs=1)
     command = next(line for line in capsys.readouterr().out.splitlines() if 'train.py' in line).split()
-    tool('train').main(command[2:])
+    assert command[-3:] == ['&&', 'touch', f'{out}/run_00/finished']
+    tool('train').main(command[2:-3])
     info = read_adapters(out / 'run_00/adapters_last.safetensors').info
     assert info.start == hashlib.sha256((out / 'start.safetensors').read_bytes()).hexdigest()
     assert info.heldout == heldout_hash(HELD) and info.base == 'base.pth'

@@ -1,4 +1,4 @@
-"""A pre-norm transformer block with its stream and branch sites named."""
+"""Blocks that can be checkpointed; a pre-norm transformer block with its stream and branch sites named."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmpeft.hosts.call import Call
+from mmpeft.hosts.call import Call, current_call
 from mmpeft.hosts.host import Host
 from mmpeft.methods.cvpt import Attention
 
@@ -16,19 +16,36 @@ NORM = ('torch.nn.modules.normalization.LayerNorm',)
 FFN = ('mmcv.cnn.bricks.transformer.FFN',)
 
 
-class PreNormBlock(Host):
+class Block(Host):
+    """A block whose sites lie inside what its ``with_cp`` checkpoints.
+
+    That does not ask whether the input needs a gradient, as stock blocks do: behind a frozen stem it does not, while
+    the adapters do.
+    """
+
+    with_cp = False
+
+    def checkpointed(self, x: Tensor, call: Call) -> Tensor:
+        if self.with_cp and is_grad_enabled():
+            return checkpoint(self.block_forward, x, call, use_reentrant=False)
+        return self.block_forward(x, call)
+
+    def block_forward(self, x: Tensor, call: Call) -> Tensor:
+        """What the block computes, checkpointing aside."""
+        raise NotImplementedError
+
+
+class PreNormBlock(Block):
     """The stock forward ``x + attn(norm1(x))``, ``x + ffn(norm2(x))``, bit for bit where no adapter sits.
 
     A subclass says what its stock class calls differently: its ``forward`` makes or takes the call and hands it to
     ``checkpointed``, and ``attention`` and, if need be, ``ffn_parts`` compute with the modules of the block.
 
-    Checkpointing does not ask whether the input needs a gradient, as stock blocks do: behind a frozen stem it does
-    not, while the adapters do. ``recompute_ffn`` does it for the norm and the layers of the feed-forward alone; where
-    the whole block is checkpointed it has no effect.
+    ``recompute_ffn`` checkpoints the norm and the layers of the feed-forward alone; where the whole block is
+    checkpointed it has no effect.
     """
 
     state = ('recompute_ffn',)
-    with_cp = False
     recompute_ffn = False
 
     @staticmethod
@@ -45,11 +62,6 @@ class PreNormBlock(Host):
 
     def tell(self, what: str, adapter: nn.Module, call: Call) -> Any:
         return self.attention_weights() if what == 'attention' else super().tell(what, adapter, call)
-
-    def checkpointed(self, x: Tensor, call: Call) -> Tensor:
-        if self.with_cp and is_grad_enabled():
-            return checkpoint(self.block_forward, x, call, use_reentrant=False)
-        return self.block_forward(x, call)
 
     def block_forward(self, x: Tensor, call: Call) -> Tensor:
         x = self.at('before_attn', x, x, call)
@@ -81,3 +93,10 @@ class PreNormBlock(Host):
         if hasattr(self.ffn, 'layers'):
             return self.ffn.layers, self.ffn.gamma2, self.ffn.dropout_layer
         return partial(self.ffn, identity=0), nn.Identity(), self.ffn.dropout_layer
+
+
+class GridBlock(PreNormBlock):
+    """A block that is given the grid with its tokens."""
+
+    def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+        return self.checkpointed(x, current_call().on_grid(hw_shape))

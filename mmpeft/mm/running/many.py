@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -118,25 +118,31 @@ def train_here(run: Run, tell: Callable[[str], None]) -> None:
 def train_all(runs: Sequence[Run], jobs: int, tell: Callable[[str], None]) -> None:
     """Train what is not finished, ``jobs`` runs at a time; a run that fails is told and the others go on."""
     waiting = [run for run in runs if not run.marker.exists()]
-    start = monotonic()
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(train_here, run, lambda line: None) for run in waiting]
+    start, pool = monotonic(), ThreadPoolExecutor(jobs)
+    futures = [pool.submit(train_here, run, lambda line: None) for run in waiting]
+    try:
         for done, future in enumerate(as_completed(futures), 1):
-            error = future.exception()
-            if error is not None and not isinstance(error, UserError):
-                pool.shutdown(cancel_futures=True)
-                raise error
+            failed = _failure(future)
             gone = monotonic() - start
             left = clock(gone / done * (len(waiting) - done))
-            tell(
-                f'  {done} of {len(waiting)} runs, {clock(gone)} gone, about {left} left{f"; {error}" if error else ""}'
-            )
+            tell(f'  {done} of {len(waiting)} runs, {clock(gone)} gone, about {left} left{failed}')
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever ends this wants no more runs to begin
+
+
+def _failure(future: Future) -> str:
+    """What is told of a run that failed, behind how far all of them are."""
+    try:
+        future.result()
+    except UserError as error:
+        return f'; {error}'
+    return ''
 
 
 def hand_over(runs: Sequence[Run], cluster: Cluster, script: Path, tools: Path, tell: Callable[[str], None]) -> None:
     """Print the commands of runs, or write the script that trains them elsewhere and say how to start it."""
     if cluster.launcher == 'print':
-        tell('\n'.join(shlex.join(run.command) for run in runs))
+        tell('\n'.join(f'{shlex.join(run.command)} && touch {shlex.quote(str(run.marker))}' for run in runs))
         return
     text = (_torchrun if cluster.launcher == 'torchrun' else _slurm)(runs, tools, cluster, script.stem)
     write_atomically(script, lambda file: file.write(text.encode()))

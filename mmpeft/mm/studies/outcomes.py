@@ -43,6 +43,7 @@ class Row:
         step_of_full: The time of a step.
         kept: Megabytes.
         file: Megabytes.
+        metric: The name of the score.
     """
 
     method: str
@@ -59,6 +60,7 @@ class Row:
     step_of_full: float
     kept: float
     file: float
+    metric: str
 
     def overlaps(self, other: 'Row') -> bool:
         """Whether mean plus and minus one deviation of both overlap; without a deviation nothing tells them apart."""
@@ -67,13 +69,16 @@ class Row:
         return abs(self.score - other.score) <= self.deviation + other.deviation
 
 
-def rows_of(outcomes: Sequence[Outcome], costs: Mapping[str, Cost], rates: Mapping[str, float | None]) -> list[Row]:
+def rows_of(
+    outcomes: Sequence[Outcome], costs: Mapping[str, Cost], rates: Mapping[str, float | None], metric: str
+) -> list[Row]:
     """A row for each share of the images and each method, in the order of ``costs``.
 
     Args:
         outcomes: Of all runs that belong into the table.
         costs: Of the methods.
         rates: What was chosen for them.
+        metric: The name of the score.
     """
     found = []
     for fraction in sorted({outcome.fraction for outcome in outcomes}):
@@ -89,7 +94,7 @@ def rows_of(outcomes: Sequence[Outcome], costs: Mapping[str, Cost], rates: Mappi
             apart = _spread(pairs) if name != FULL else (None, None)
             counts = len(own), len(scores[name]) - len(own)
             row = name, fraction, rates[name], *counts, center, spread, *apart
-            found.append(Row(*row, cost.trainable, cost.percent, cost.step_of_full, cost.kept, cost.file))
+            found.append(Row(*row, cost.trainable, cost.percent, cost.step_of_full, cost.kept, cost.file, metric))
     return found
 
 
@@ -97,10 +102,10 @@ def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:
     return mean(values) if values else None, stdev(values) if len(values) > 1 else None
 
 
-def table(rows: Sequence[Row], metric: str) -> str:
+def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown; with shares of the images where there are several."""
     shares = len({row.fraction for row in rows}) > 1
-    heads = [*HEADS[:1], *(['images'] if shares else []), metric, *HEADS[2:]]
+    heads = [*HEADS[:1], *(['images'] if shares else []), rows[0].metric, *HEADS[2:]]
     cells = [[row.method, *([f'{row.fraction:.0%}'] if shares else []), *_cells(row)] for row in rows]
     return markdown_table(heads, cells, [True] + [False] * (len(heads) - 1))
 
@@ -125,19 +130,17 @@ def _told(value: float | None, deviation: float | None, sign: str = '') -> str:
     return f'{value:{sign}.1f}' + ('' if deviation is None else f' ± {deviation:.1f}')
 
 
-def in_words(rows: Sequence[Row], metric: str) -> str:
+def in_words(rows: Sequence[Row]) -> str:
     """Three sentences for each share of the images: what is best, what is within its noise, what is cheapest of these.
 
     Nothing is ranked where spreads overlap.
     """
-    return '\n'.join(_in_words([row for row in rows if row.fraction == f], metric) for f in _fractions(rows))
+    return '\n'.join(
+        _in_words([row for row in rows if row.fraction == f]) for f in sorted({row.fraction for row in rows})
+    )
 
 
-def _fractions(rows: Sequence[Row]) -> list[float]:
-    return sorted({row.fraction for row in rows})
-
-
-def _in_words(rows: Sequence[Row], metric: str) -> str:
+def _in_words(rows: Sequence[Row]) -> str:
     scored = [row for row in rows if row.score is not None]
     on = f'On {rows[0].fraction:.0%} of the training images'
     if not scored:
@@ -148,7 +151,7 @@ def _in_words(rows: Sequence[Row], metric: str) -> str:
     lone = [row.method for row in scored if row.deviation is None]
     return ' '.join(
         [
-            f'{on} {best.method} has the best mean {metric}, {_told(best.score, best.deviation)}.',
+            f'{on} {best.method} has the best mean {best.metric}, {_told(best.score, best.deviation)}.',
             f'Within its noise (mean ± deviation overlap, so that they are not ranked): {_listed(near)}.',
             f'The cheapest of these trains {cheapest.trainable:.3f} M parameters of the backbone: {cheapest.method}.',
             *([f'With one run alone nobody knows the noise: {", ".join(lone)}.'] if lone else []),

@@ -14,11 +14,10 @@ from mmpeft.mm.studies.trials import Trial
 def write_report(
     folder: Path,
     outcomes: Sequence[Outcome],
-    choices: Sequence[Trial],
     costs: Mapping[str, Cost],
     chosen: Mapping[str, float | None],
 ) -> str:
-    """Write ``compare.md`` and ``compare.csv``, ``runs.csv`` with every test, ``choice.csv`` and the plots.
+    """Write ``compare.md`` and ``compare.csv``, ``runs.csv`` with every test, and the plots.
 
     Returns:
         The table and the words.
@@ -28,17 +27,17 @@ def write_report(
 
     metrics = (final_metrics(folder / 'runs' / _name(outcome)) for outcome in outcomes)
     metric = next(name for name in map(metric_of, metrics) if name)
-    rows = rows_of(outcomes, costs, chosen)
-    text = f'{table(rows, metric)}\n\n{in_words(rows, metric)}\n'
+    rows = rows_of(outcomes, costs, chosen, metric)
+    text = f'{table(rows)}\n\n{in_words(rows)}\n'
     write_atomically(folder / 'compare.md', lambda file: file.write(text.encode()))
     write_csv(rows, folder / 'compare.csv')
     write_csv(outcomes, folder / 'runs.csv')
     curves = {outcome: curve(folder / 'runs' / _name(outcome)) for outcome in outcomes}
     whole = [row for row in rows if row.fraction == max(row.fraction for row in rows)]
-    draw_scores(whole, metric, folder / 'scores.png')
+    draw_scores(whole, folder / 'scores.png')
     draw_curves({outcome: found for outcome, found in curves.items() if found}, metric, folder / 'curves.png')
     if len({row.fraction for row in rows}) > 1:
-        draw_fractions(rows, metric, folder / 'fractions.png')
+        draw_fractions(rows, folder / 'fractions.png')
     return text
 
 

@@ -25,7 +25,6 @@ from mmpeft.mm.studies.trials import Trial, config_of, stock_config
 
 PLAN = 'compare.json'
 COSTS = 'costs.json'
-STAGES = ('choose', 'train')
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def compare(
     wanted = [Trial(name, lr, *cell) for cell in cells for name, lr in chosen.items() if lr is not None]
     if not _train(study, wanted, 'train', cluster, jobs, tell):
         return None
-    return _finish(study, choices, wanted, chosen, costs, jobs, tell)
+    return _finish(study, wanted, chosen, costs, jobs, tell)
 
 
 def _check_numbers(
@@ -211,7 +210,6 @@ def _choose(study: Study, trials: Iterable[Trial]) -> float | None:
 
 def _finish(
     study: Study,
-    choices: Sequence[Trial],
     wanted: Sequence[Trial],
     chosen: dict[str, float | None],
     costs: dict[str, Cost],
@@ -227,4 +225,4 @@ def _finish(
     ]
     if all(outcome.test is None for outcome in outcomes):
         raise UserError(f'Nothing was scored; the logs are in {study.folder}/runs/*/console.log.')
-    return write_report(study.folder, outcomes, choices, costs, chosen)
+    return write_report(study.folder, outcomes, costs, chosen)

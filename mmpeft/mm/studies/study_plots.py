@@ -12,7 +12,7 @@ from mmpeft.mm.studies.outcomes import Outcome, Row
 DPI = 80
 
 
-def draw_scores(rows: Sequence[Row], metric: str, path: Path) -> None:
+def draw_scores(rows: Sequence[Row], path: Path) -> None:
     """The mean score of each method against its trained parameters, with one deviation up and down."""
     figure = new_figure(7, 4.5)
     ax = figure.subplots()
@@ -24,7 +24,7 @@ def draw_scores(rows: Sequence[Row], metric: str, path: Path) -> None:
     ax.set_xscale('log')
     ax.set_xlabel('trained parameters of the backbone, M')
     ax.margins(0.15)
-    _finish(ax, f'{metric}, test', path)
+    _finish(ax, f'{rows[0].metric}, test', path)
 
 
 def draw_curves(curves: Mapping[Outcome, Sequence[tuple[int, float]]], metric: str, path: Path) -> None:
@@ -42,7 +42,7 @@ def draw_curves(curves: Mapping[Outcome, Sequence[tuple[int, float]]], metric: s
     _finish(ax, f'{metric}, held out', path)
 
 
-def draw_fractions(rows: Sequence[Row], metric: str, path: Path) -> None:
+def draw_fractions(rows: Sequence[Row], path: Path) -> None:
     """The mean score of each method against the share of the training images."""
     figure = new_figure(7, 4.5)
     ax = figure.subplots()
@@ -56,7 +56,7 @@ def draw_fractions(rows: Sequence[Row], metric: str, path: Path) -> None:
     ax.minorticks_off()
     ax.set_xlabel('share of the training images')
     ax.legend(fontsize=8)
-    _finish(ax, f'{metric}, test', path)
+    _finish(ax, f'{rows[0].metric}, test', path)
 
 
 def _band(ax: Axes, steps: Sequence[int], values: Sequence[Sequence[float]], label: str) -> None:

@@ -14,7 +14,7 @@ from mmpeft.mm.hooks import name_constructor
 from mmpeft.mm.running.config import buildable_config, use_wrapper_form
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Trial:
     """A run: a method as it was written, its learning rate, its seed, and the share of the training images."""
 
