@@ -10,6 +10,7 @@ from torch import nn
 from mmpeft.freeze import tuned_names
 from mmpeft.hosts import BACKBONES, Backbone, Host, PreNormBlock, adapt, find_backbone, find_owner
 from mmpeft.hosts.host import each, layer_tensors
+from mmpeft.hosts.leaf import LayerNorm
 from mmpeft.hosts.registration import HOW_TO
 from mmpeft.methods import Frozen, Method, Place, Tuning
 from mmpeft.methods.configs import parse
@@ -26,7 +27,9 @@ class Placement(NamedTuple):
     adapter: Method
 
 
-def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_ffn: bool = False) -> Report:
+def inject(
+    backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_ffn: bool = False, compile: bool = False
+) -> Report:
     r"""Insert the adapters of ``method`` into ``backbone`` in place.
 
     Blocks and backbone change class where they stand; every pretrained key keeps its name. Nothing is frozen:
@@ -40,6 +43,10 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_f
         recompute_ffn: Let every transformer block compute the hidden layer of its feed-forward again in the backward
             pass instead of keeping it. Outputs and gradients are the same. Where the backbone itself checkpoints its
             blocks (``with_cp``) this has no effect.
+        compile: Let ``torch.compile`` compile the adapters between layers, Mona and those of two projections, and the
+            norms and feed-forwards of all transformer blocks, the layers' own adapters included: once for each kind,
+            width and mode, for all sizes of images and batches, and for copies of the backbone, too. Names stay as they
+            are. If the compiler fails, a warning says so, and all runs without it.
 
     Returns:
         What was inserted, printable.
@@ -53,17 +60,19 @@ def inject(backbone: nn.Module, method: Mapping | Sequence[Mapping], recompute_f
     placements = [placement for config in configs for placement in _place(backbone, config)]
     _check_distinct(placements)
     _check_shared_attention(backbone, configs, placements)
-    recomputing = _blocks_to_recompute(backbone) if recompute_ffn else []
-    names = dict.fromkeys([*_to_adapt(backbone, placements), *recomputing])
+    flags = dict(recompute_ffn=recompute_ffn, compiles=compile)
+    blocks = _transformer_blocks(backbone, 'compile' if compile else 'recompute_ffn') if any(flags.values()) else []
+    names = dict.fromkeys([*_to_adapt(backbone, placements), *blocks, *_norms_of_lone_bias(backbone, configs)])
     owners = {name: backbone.get_submodule(name) for name in names}
     for owner in owners.values():
         adapt(owner)
     adapt(backbone)
     backbone.watch_loading()
     backbone.wire()
+    for name in blocks:
+        for flag in flags.items():
+            setattr(owners[name], *flag)
     backbone.adapt_linears()
-    for name in recomputing:
-        owners[name].recompute_ffn = True
     backbone.adapter_methods = tuple(configs)
     for placement in placements:
         owners[placement.place.owner].adapters[placement.place.site] = placement.adapter
@@ -132,7 +141,7 @@ def _build(
     cls: type[Method], backbone: nn.Module, name: str, site: str, shared: dict, options: dict, parts: dict
 ) -> Placement:
     owner, host = backbone.get_submodule(name), _host(backbone, name)
-    sizes = {**shared, **host.sizes(owner, site), 'site': site}
+    sizes = {**shared, 'unchanged': not _works_in_place(backbone, name), **host.sizes(owner, site), 'site': site}
     place = Place(name, site, sizes, *layer_tensors(host, owner, site))
     _check_fit(cls, host, place)
     # A layer without memory draws nothing of its own: the generator must not notice that it was built.
@@ -142,6 +151,12 @@ def _build(
     if not like.is_meta:  # of a model without memory only the names and sizes are asked
         draw(adapter.to_empty(device='cpu'), str(place), place.weight, place.bias)
     return Placement(place, adapter.to(device=like.device, dtype=like.dtype).train(owner.training))
+
+
+def _works_in_place(backbone: nn.Module, name: str) -> bool:
+    """Whether a module beside that of this name changes in place what it is given."""
+    around = backbone.get_submodule(name.rpartition('.')[0])
+    return any(getattr(module, 'inplace', False) for module in around.children())
 
 
 def _host(backbone: nn.Module, name: str) -> type[Host]:
@@ -166,12 +181,20 @@ def _to_adapt(backbone: nn.Module, placements: list[Placement]) -> list[str]:
     return names
 
 
-def _blocks_to_recompute(backbone: nn.Module) -> list[str]:
+def _norms_of_lone_bias(backbone: nn.Module, configs: list[dict]) -> list[str]:
+    """The names of the norms whose bias trains and whose weight does not, which takes a way of its own on GPUs."""
+    tuned = set().union(*(tuned_names(backbone, config) for config in configs))
+    owners = [name.rpartition('.')[0] for name in tuned if name.endswith('.bias')]
+    lone = [name for name in owners if f'{name}.weight' not in tuned]
+    return [name for name in lone if issubclass(find_owner(type(backbone.get_submodule(name))) or Host, LayerNorm)]
+
+
+def _transformer_blocks(backbone: nn.Module, option: str) -> list[str]:
     blocks = find_backbone(type(backbone)).blocks_of(backbone)
     if not blocks or not all(issubclass(_host(backbone, name), PreNormBlock) for name in blocks):
+        instead = 'set with_cp=True in the backbone' if option == 'recompute_ffn' else 'leave it out'
         raise ValueError(
-            f'recompute_ffn works in transformer blocks, and {type(backbone).__name__} has none; set with_cp=True in '
-            'the backbone instead.'
+            f'{option} works in transformer blocks, and {type(backbone).__name__} has none; {instead} instead.'
         )
     return blocks
 
@@ -179,9 +202,9 @@ def _blocks_to_recompute(backbone: nn.Module) -> list[str]:
 def _check_fit(cls: type[Method], host: type[Host], place: Place) -> None:
     if 'channel_axis' in place.sizes and not cls.takes_maps:
         raise ValueError(f'{cls.__name__} works on tokens, and {place.owner} is a convolution, whose output is a map.')
-    unknown = [what for what in cls.reads if what != 'together']
+    unknown = [what for what in cls.reads if what not in ('together', 'call')]
     if unknown and place.site in LEAF_SITES:
-        known = dict(hw_shape='the grid of its tokens', attention='the attention of its block', call='the call')
+        known = dict(hw_shape='the grid of its tokens', attention='the attention of its block')
         what = known[unknown[0]]
         raise ValueError(f'{cls.__name__} needs {what}, which is not known at the leaf site {place.site!r}.')
     tells = getattr(host, 'attention_weights', PreNormBlock.attention_weights)

@@ -7,10 +7,9 @@ from time import perf_counter
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 
 from mmpeft.costs import peak_bytes, saved_bytes
+from mmpeft.counting import Operation, Operations, profiled
 from mmpeft.hosts import adapters_of
 
 MEGA = 1e6
@@ -26,19 +25,23 @@ class Setting:
     repeats: int = 9
     dtype: str = 'fp32'
     channels_last: bool = False
-    compile: bool = False
     device: str = 'cpu'
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A model to measure; ``plain`` names the one that computes the same as published."""
+    """A model to measure.
+
+    ``plain`` names the one that computes the same as published. Of a ``compiled`` one operations are not counted, which
+    a compiler puts together, and adapters are not measured alone.
+    """
 
     name: str
     model: nn.Module
     trains: bool = True
     infers: bool = True
     plain: str | None = None
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,12 @@ class Row:
         saved: What autograd keeps between forward and backward.
         saved_of_full: The same as a ratio to full fine-tuning.
         peak: How far a step raises the memory in use.
+        operations: How many operations a step dispatches, views left out.
+        operations_of_full: That as a ratio to full fine-tuning.
+        waits: How many of them look at a value, for which a GPU has to be waited for.
+        busy: How long a step keeps the GPU busy.
+        busy_of_full: That as a ratio to full fine-tuning.
+        launches: How many kernels and copies a step launches on the GPU.
         adapters: Forward and backward pass of the adapters alone, each with the input that it has in the model.
         adapters_of_plain: That as a ratio to the method as published.
         inference: Forward pass in eval mode without gradients.
@@ -71,6 +80,12 @@ class Row:
     saved: float | None = None
     saved_of_full: float | None = None
     peak: float | None = None
+    operations: int | None = None
+    operations_of_full: float | None = None
+    waits: int | None = None
+    busy: float | None = None
+    busy_of_full: float | None = None
+    launches: int | None = None
     adapters: float | None = None
     adapters_of_plain: float | None = None
     inference: float | None = None
@@ -97,29 +112,15 @@ def measure(
     return [_row(runner, runners) for runner in runners.values()]
 
 
-@dataclass(frozen=True)
-class Operation:
-    """What one kind of operation takes in a step of a model.
-
-    Attributes:
-        name: The model.
-        operation: The operation of torch or, on a GPU, the kernel.
-        calls: How often it runs.
-        time: All its calls together, in milliseconds, without the operations that it calls.
-        share: That as a share of all operations of the step.
-    """
-
-    name: str
-    operation: str
-    calls: int
-    time: float
-    share: float
-
-
 def largest_operations(variants: Sequence[Variant], setting: Setting, count: int = 5) -> list[Operation]:
     """The operations that a step of each model spends most time in, most first."""
-    image = _image(setting)
-    return [row for variant in variants if variant.trains for row in _Runner(variant, setting, image).largest(count)]
+    image, rows = _image(setting), []
+    for variant in variants:
+        if variant.trains:
+            runner = _Runner(variant, setting, image)
+            runner.first_step()
+            rows += profiled(runner.step, variant.name, runner.device)[:count]
+    return rows
 
 
 def _image(setting: Setting) -> Tensor:
@@ -136,10 +137,10 @@ class _Runner:
         self.model = variant.model.to(image.device)
         if setting.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.call = torch.compile(self.model) if setting.compile else self.model
         self.dtype = DTYPES[setting.dtype]
         self.forwards, self.steps, self.inferences, self.alone = [], [], [], []
         self.calls = []
+        self.busy = self.launches = self.operations = None
 
     def first_step(self) -> None:
         self.seeds = [torch.randn_like(out) for out in self.outputs()]
@@ -150,6 +151,7 @@ class _Runner:
             self.first_step()
             self.saved = saved_bytes(self.model, self.outputs)
             self.peak = peak_bytes(self.step, self.device)
+            self.count()
             self.calls = self.calls_of_adapters()
             self.adapters()
         if self.variant.infers:
@@ -169,7 +171,7 @@ class _Runner:
 
         None of them where others compute some of them: layers into which they are folded, or what is compiled.
         """
-        if self.call is not self.model:
+        if self.variant.compiled:
             return []
         adapters, calls = [adapter for _, adapter in adapters_of(self.model)], []
 
@@ -195,21 +197,19 @@ class _Runner:
             out.backward(seed)
         return self.now() - start
 
-    def largest(self, count: int) -> list[Operation]:
-        """The operations of a step that take most time in themselves; on a GPU its kernels."""
-        self.first_step()
-        on_gpu = self.device.type == 'cuda'
-        with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:
-            self.step()
-        kind, total = (DeviceType.CUDA, 'self_device_time_total') if on_gpu else (DeviceType.CPU, 'self_cpu_time_total')
-        events = [(event, getattr(event, total)) for event in profiler.key_averages() if event.device_type == kind]
-        whole = sum(time for _, time in events)
-        events.sort(key=lambda pair: pair[1], reverse=True)
-        return [Operation(self.variant.name, e.key, e.count, time / 1e3, time / whole) for e, time in events[:count]]
+    def count(self) -> None:
+        """What a step asks of the device, and on a GPU how long that takes it."""
+        if not self.variant.compiled:
+            with Operations() as self.operations:
+                self.step()
+        if self.device.type == 'cuda':
+            kernels = profiled(self.step, self.variant.name, self.device)
+            self.busy = sum(kernel.time for kernel in kernels)
+            self.launches = sum(kernel.calls for kernel in kernels)
 
     def outputs(self) -> list[Tensor]:
         with self.autocast():
-            return list(self.call(self.image))
+            return list(self.model(self.image))
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -246,6 +246,11 @@ def _row(own: _Runner, runners: Mapping[str, _Runner]) -> Row:
         row |= dict(forward=1e3 * median(own.forwards), step=1e3 * median(own.steps))
         row |= dict(step_of_full=_ratio(own.steps, full.steps), saved=own.saved / MEGA)
         row |= dict(saved_of_full=own.saved / full.saved, peak=None if own.peak is None else own.peak / MEGA)
+    if own.operations:
+        row |= dict(operations=own.operations.launched, waits=own.operations.waits)
+        row |= dict(operations_of_full=own.operations.launched / full.operations.launched)
+    if own.busy is not None:
+        row |= dict(busy=own.busy, busy_of_full=own.busy / full.busy, launches=own.launches)
     if own.calls:
         row |= dict(adapters=1e3 * median(own.alone))
     if variant.plain:

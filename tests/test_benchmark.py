@@ -1,12 +1,16 @@
 import csv
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny import image, swin
 from tiny_data import tool
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.autograd import DeviceType
 
 from mmpeft.costs import peak_bytes
+from mmpeft.counting import Operations, operations_of
 from mmpeft.hosts.windows import WindowAttention
 from mmpeft.measuring import Setting, Variant, largest_operations, measure
 from mmpeft.methods import SSF
@@ -29,6 +33,8 @@ def test_the_tool_prints_a_table_and_writes_it_with_a_picture(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert [line.split(' | ')[0].strip('| ') for line in printed.splitlines()[2:]] == names
     rows = {row['name']: row for row in csv.DictReader((out / 'benchmark.csv').open())}
+    assert int(rows['full']['operations']) > 500 and rows['full']['operations_of_full'] == '1.0'
+    assert rows['full']['waits'] == '0' and rows['SSF, merged']['operations'] == rows['full']['busy'] == ''
     assert list(rows) == names
     assert rows['full']['step_of_full'] == rows['full']['saved_of_full'] == rows['full']['inference_of_stock'] == '1.0'
     saved = [float(rows[name]['saved']) for name in ('SSF, recompute_ffn', 'SSF', 'SSF, plain')]
@@ -60,6 +66,50 @@ def test_a_profile_counts_the_operations_of_one_step():
     assert calls['aten::convolution'] == calls['aten::convolution_backward'] == 2
     shares = [row.share for row in rows]
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
+
+
+def test_on_a_gpu_kernels_count_and_not_what_launches_them():
+    def event(key, device, count, cpu, gpu):
+        times = dict(self_cpu_time_total=cpu, self_device_time_total=gpu)
+        return SimpleNamespace(key=key, device_type=device, count=count, **times)
+
+    events = [
+        event('cudaLaunchKernel', DeviceType.CPU, 5, 40, 0),
+        event('gemm', DeviceType.CUDA, 2, 0, 3000),
+        event('Memcpy', DeviceType.CUDA, 3, 0, 1000),
+    ]
+    rows = operations_of(events, 'model', on_gpu=True)
+    assert [(row.operation, row.calls, row.time, row.share) for row in rows] == [
+        ('gemm', 2, 3, 0.75),
+        ('Memcpy', 3, 1, 0.25),
+    ]
+    assert [row.operation for row in operations_of(events, 'model', on_gpu=False)] == ['cudaLaunchKernel']
+
+
+def test_operations_count_without_views_and_a_look_at_a_value_is_a_wait():
+    x = torch.ones(2, 3, requires_grad=True)
+    with Operations() as seen:
+        y = (x.view(6) * 2).sum()
+        y.backward()
+        y.item()
+    assert seen.names['view'] and seen.waits == 1
+    assert seen.launched == sum(seen.names[name] for name in ('mul', 'sum', 'ones_like', '_local_scalar_dense'))
+
+
+@pytest.mark.slow
+def test_a_backbone_is_built_without_the_data_sets_of_its_library(tmp_path):
+    """Which need imgaug, for one."""
+    config = tmp_path / 'config.py'
+    config.write_text("default_scope = 'mmdet'\nmodel = dict(backbone=dict(type='SwinTransformer'))\n")
+    code = f"""
+import sys
+sys.modules['imgaug'] = None
+from mmpeft.mm.reports.benchmarking import build
+names = {{type(build(name, (64, 64))).__module__ for name in ('swin-t', {str(config)!r})}}
+print(names, any(name.startswith('mmdet.datasets') for name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["{'mmdet.models.backbones.swin'} False"], done.stderr
 
 
 def test_a_ratio_is_the_median_of_those_of_the_rounds(monkeypatch):
@@ -98,6 +148,14 @@ def test_models_share_one_base_and_train_nothing_of_it():
     assert not rest[0].get_parameter(bias).requires_grad and found['BitFit'].model.get_parameter(bias).requires_grad
 
 
+def test_each_method_is_compiled_too_where_that_is_asked_for():
+    found = {variant.name: variant for variant in variants(swin(), dict(SSF=read_method('SSF')), compile=True)}
+    assert [*found] == ['full', 'frozen', 'SSF, plain', 'SSF', 'SSF, compiled', 'SSF, merged']
+    assert [name for name, variant in found.items() if variant.compiled] == ['SSF, compiled']
+    assert found['SSF, compiled'].model.stages[0].blocks[0].compiles
+    assert not found['SSF'].model.stages[0].blocks[0].compiles
+
+
 def test_gradients_flow_through_the_frozen_limit():
     out = of(swin())['frozen'].model(image())
     assert all(o.requires_grad for o in out)
@@ -107,18 +165,6 @@ def test_published_forms_take_the_place_of_ours():
     model = of(swin(), 'SSF')['SSF, plain'].model
     assert {type(m) for m in model.modules() if isinstance(m, SSF)} == {PLAIN[SSF]}
     assert {m.host for m in model.modules() if isinstance(m, WindowAttention)} == {PlainWindowAttention}
-
-
-class Operations(TorchDispatchMode):
-    """The names of all operations, in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(str(func))
-        return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--dtype', choices=DTYPES, default=default.dtype, help='bf16: autocast')
     parser.add_argument('--channels-last', action='store_true')
     parser.add_argument('--recompute-ffn', action='store_true', help='each method with recompute_ffn, too')
-    parser.add_argument('--compile', action='store_true', help='torch.compile')
+    parser.add_argument('--compile', action='store_true', help='each method with compile, too')
     parser.add_argument('--profile', action='store_true', help='name the operations that take most of each step')
     parser.add_argument('--device', default=default.device)
     parser.add_argument('--threads', type=int, help="CPU threads (default: torch's)")
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
-    names = ('batch', 'repeats', 'dtype', 'channels_last', 'compile', 'device')
+    names = ('batch', 'repeats', 'dtype', 'channels_last', 'device')
     setting = Setting(size=tuple(args.size), **{name: getattr(args, name) for name in names})
-    print(benchmark(args.backbone, args.methods, setting, args.out, args.recompute_ffn, args.profile))
+    flags = args.recompute_ffn, args.compile, args.profile
+    print(benchmark(args.backbone, args.methods, setting, args.out, *flags))

@@ -28,7 +28,7 @@ class Backbone(Modes, Initialised, Loading):
             them.
         adapter_methods: The configs of the injected methods.
         adapters_together: The adapters that compute something together.
-        linears: The linear layers of the base.
+        linears: The linear layers of the base, those in compiled code left out, which casts by itself.
     """
 
     state = ('adapter_methods', 'adapters_together', 'linears', '_checked')
@@ -80,7 +80,10 @@ class Backbone(Modes, Initialised, Loading):
         for module in [*self.modules()]:
             if qualified_name(type(module)) in LINEAR and not isinstance(module, Host):
                 adapt_as(module, Linear)
-        self.linears = tuple(m for m in self.modules() if isinstance(m, Linear | nn.MultiheadAttention))
+        blocks = [block for block in self.modules() if isinstance(block, Host) and block.compiles and block.tokenwise]
+        by_themselves = {layer for block in blocks for layer in {*block.modules()} - {*block.attn.modules()}}
+        layers = (m for m in self.modules() if isinstance(m, Linear | nn.MultiheadAttention))
+        self.linears = tuple(layer for layer in layers if layer not in by_themselves)
 
     def casts(self, device: str) -> dict[int, Tensor]:
         """The frozen weights of linear layers in the dtype of autocast, which then need not be copied one by one.

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmpeft.hosts.call import Call, current_call
+from mmpeft.compiling import compiled
+from mmpeft.hosts.call import Call, current_call, opened
 from mmpeft.hosts.host import Host
 from mmpeft.methods.cvpt import Attention
 
@@ -42,10 +43,12 @@ class PreNormBlock(Block):
     ``checkpointed``, and ``attention`` and, if need be, ``ffn_parts`` compute with the modules of the block.
 
     ``recompute_ffn`` checkpoints the norm and the layers of the feed-forward alone; where the whole block is
-    checkpointed it has no effect.
+    checkpointed it has no effect. With ``compiles`` the norm and the layers of the feed-forward run by compiled code,
+    too, if they are ``tokenwise``: if they compute each token by itself.
     """
 
-    state = ('recompute_ffn',)
+    state = ('recompute_ffn', 'compiles')
+    tokenwise = True
     recompute_ffn = False
 
     @staticmethod
@@ -77,6 +80,12 @@ class PreNormBlock(Block):
         layers, scale, drop = self.ffn_parts(call)
 
         def branch_of(x: Tensor) -> Tensor:
+            if self.compiles and self.tokenwise and 'ffn_input' not in self.adapters:
+                # Layers of compiled code are told nothing: they cast, and their adapters compose, by themselves.
+                with opened(Call()):
+                    branch = compiled(_branch, self, x, layers)
+                if branch is not None:
+                    return branch
             y = self.norm2(x)
             return layers(self.at('ffn_input', y, y, call))
 
@@ -100,3 +109,8 @@ class GridBlock(PreNormBlock):
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
         return self.checkpointed(x, current_call().on_grid(hw_shape))
+
+
+def _branch(block: PreNormBlock, x: Tensor, layers: Callable) -> Tensor:
+    """What the layers of the feed-forward make of the stream; drop path comes later and differs from block to block."""
+    return layers(block.norm2(x))

@@ -39,7 +39,7 @@ class Call:
 
     def cast(self, parameter: Tensor | None) -> Tensor | None:
         """A frozen weight as autocast would have it, if it is there; autocast itself would make a copy each time."""
-        return self.casts.get(id(parameter), parameter)
+        return self.casts.get(id(parameter), parameter) if self.casts else parameter
 
     def with_given(self, **given: Any) -> 'Call':
         """The same call, for a block that the stock backbone gives more than the tokens."""

@@ -42,6 +42,7 @@ class Host:
 
     Attributes:
         state: The names of what this class keeps in the module beside its adapters.
+        compiles: Whether adapters run by compiled code, where they have such.
         calls_stock: Whether its forward calls that of the stock class, so that subclasses with another are known, too.
         parts: For submodules that the host relies on, by their names in the module, the classes that it knows, by
             their qualified names; a subclass with a forward of its own is not known. ``''`` is the module itself.
@@ -49,6 +50,7 @@ class Host:
     """
 
     state: tuple[str, ...] = ()
+    compiles = False
     calls_stock = False
     parts: Mapping[str, tuple[str, ...]] = {}
     adapters: nn.ModuleDict
@@ -85,7 +87,9 @@ class Host:
 
     def run(self, adapter: nn.Module, x: Tensor, call: Call | None) -> Tensor:
         """What ``adapter`` makes of ``x`` in this call."""
-        return adapter(x, *[self.tell(what, adapter, call) for what in adapter.reads])
+        reads = [self.tell(what, adapter, call) for what in adapter.reads]
+        out = adapter.compiled(x, *reads) if self.compiles else None
+        return adapter(x, *reads) if out is None else out
 
     def at(self, site: str, value: Tensor, x: Tensor, call: Call | None = None) -> Tensor:
         """What goes on from ``site``: the value itself, or what the adapter there makes of it.
@@ -101,9 +105,9 @@ class Host:
     def at_linear(self, site: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What goes on from ``site``, the output of a linear layer, which an adapter computes with its own."""
         adapter = self.adapters[site] if site in self.adapters else None
-        if adapter is not None and adapter.has_own('after_linear'):
-            return adapter.after_linear(x, weight, bias)
         call = current_call()
+        if adapter is not None and adapter.has_own('after_linear'):
+            return adapter.after_linear(x, weight, bias, *[self.tell(what, adapter, call) for what in adapter.reads])
         y = F.linear(x, call.cast(weight), call.cast(bias))
         if adapter is None:
             return y

@@ -20,6 +20,7 @@ POSITIONS = 'mmdet.models.backbones.pvt.AbsolutePositionEmbedding'
 class MixBlock(GridBlock):
     """A block whose keys are of a smaller map, as whose tokens prompts are read, and whose feed-forward convolves."""
 
+    tokenwise = False
     parts = {
         'norm1': NORM,
         'attn': (REDUCED, 'mmdet.models.backbones.pvt.SpatialReductionAttention'),

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpeft.methods.casting import as_autocast_would
+from mmpeft.methods.dropout import in_training
 from mmpeft.methods.method import Method
 
 INITS = ('trunc_normal', 'torch')
@@ -43,6 +44,7 @@ class Adapter(Method):
 
     sites = ('after_attn', 'ffn_branch')
     reads = ('together',)
+    tokenwise = True
 
     def __init__(self, dim: int, bottleneck: int = 64, dropout: float = 0.1, init: str = 'trunc_normal') -> None:
         super().__init__()
@@ -72,7 +74,7 @@ class Adapter(Method):
     def hidden(self, x: Tensor, weights: Projections | None = None) -> Tensor:
         """The activations of the bottleneck. Shape: ``(..., C) -> (..., D)``."""
         weights = self.projections() if weights is None else weights
-        return F.dropout(F.gelu(F.linear(x, weights.down, weights.down_bias)), self.dropout, self.training)
+        return in_training(F.gelu(F.linear(x, weights.down, weights.down_bias)), self.dropout, self.training)
 
     def forward(self, x: Tensor, weights: Projections | None = None) -> Tensor:
         weights = self.projections() if weights is None else weights
@@ -138,6 +140,7 @@ class LoRand(Method):
     """
 
     sites = ('attn_branch', 'ffn_branch')
+    tokenwise = True
 
     def __init__(self, dim: int, factor: int = 2, branches: int = 4, kernel: int = 8) -> None:
         super().__init__()

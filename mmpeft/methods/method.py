@@ -8,8 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpeft.compiling import compiled
+
 # What a place tells the constructor of an adapter that names it; every other argument of the constructor is an option.
-SIZES = ('dim', 'in_features', 'out_features', 'channel_axis', 'depth', 'patch_size', 'site')
+SIZES = ('dim', 'in_features', 'out_features', 'channel_axis', 'depth', 'patch_size', 'site', 'unchanged')
 # What a host can tell an adapter at each call, beside the tensor.
 READS = ('hw_shape', 'attention', 'together', 'call')
 
@@ -23,7 +25,8 @@ class Place:
         site: The site there.
         sizes: What is known of ``SIZES``: channels ``dim`` of the tensor; ``in_features`` and ``out_features`` of a
             linear layer, or of one window of a convolution; ``channel_axis`` of a map; the ``depth`` of the backbone in
-            blocks; the ``patch_size`` of a ViT in pixels, (height, width); and the ``site`` itself.
+            blocks; the ``patch_size`` of a ViT in pixels, (height, width); the ``site`` itself; and ``unchanged``,
+            whether nothing beside it, such as an activation, works in place.
         weight: Weight of the layer whose output the site is; None at a site that is not the output of one layer.
         bias: Its bias, if it has one.
     """
@@ -47,10 +50,11 @@ class Method(nn.Module):
 
     Attributes:
         sites: Where its adapters sit by default. Those in this list that a backbone does not have are left out.
-        reads: What its ``forward`` is called with after the tensor, in this order: ``'hw_shape'``, the height and width
-            of the grid of tokens; ``'attention'``, the weights of the block's self-attention as they are now
-            (``mmpeft.methods.cvpt.Attention``); ``'together'``, what ``together`` made for this adapter, None where it
-            was not asked; ``'call'``, all that is known of this forward (``mmpeft.hosts.call.Call``).
+        reads: What its ``forward`` is called with after the tensor, and its ``after_linear`` after the bias, in this
+            order: ``'hw_shape'``, the height and width of the grid of tokens; ``'attention'``, the weights of the
+            block's self-attention as they are now (``mmpeft.methods.cvpt.Attention``); ``'together'``, what
+            ``together`` made for this adapter, None where it was not asked; ``'call'``, all that is known of this
+            forward (``mmpeft.hosts.call.Call``).
         beside: Whether the host adds what ``forward`` returns, computed from the input of the site. Otherwise
             ``forward`` turns the value at the site into a new one.
         takes_maps: Whether it can sit at a convolution, whose output is a map (B, C, H, W): it asks for
@@ -60,6 +64,8 @@ class Method(nn.Module):
         no_decay: The names of its parameters, or of its layers, that train without weight decay.
         execution: Options that say how it computes and not what; adapter files leave them out.
         place_option: The option that says where it goes, in place of ``sites``.
+        tokenwise: Whether ``forward`` computes each token by itself, so that a compiler is given the tokens of all
+            images as one list; what it reads then are tensors, or None.
     """
 
     sites: tuple[str, ...] = ()
@@ -71,6 +77,7 @@ class Method(nn.Module):
     no_decay: tuple[str, ...] = ()
     execution: tuple[str, ...] = ()
     place_option: str | None = None
+    tokenwise: bool = False
 
     @classmethod
     def places(cls, options: Mapping[str, Any]) -> dict[str, dict]:
@@ -136,6 +143,10 @@ class Method(nn.Module):
         y = F.linear(x, weight, bias)
         return y + self(x) if self.beside else self(y)
 
+    def compiled(self, x: Tensor, *reads: Any) -> Tensor | None:
+        """What ``forward`` computes, by compiled code; None where there is none, as for methods that mix tokens."""
+        return compiled(_call, self, x, *reads) if self.tokenwise else None
+
     def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of a layer that computes what the given one with this adapter computes.
 
@@ -158,6 +169,10 @@ class Tuning:
             blocks: The names of its blocks, in order.
         """
         raise NotImplementedError
+
+
+def _call(adapter: Method, x: Tensor, *reads: Any) -> Tensor:
+    return adapter(x, *reads)
 
 
 def sizes_of(cls: type[Method]) -> list[str]:

@@ -1,12 +1,14 @@
 """Mona: multi-cognitive visual adapter."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpeft.compiling import compiled, numbers_in
 from mmpeft.methods.depthwise import convolution
+from mmpeft.methods.depthwise_operator import depthwise
 from mmpeft.methods.method import Method
 from mmpeft.methods.mona_function import MonaFunction
 from mmpeft.methods.mona_weights import Parameters, Weights, compose
@@ -97,19 +99,27 @@ class Mona(Method):
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.gamma.dtype
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int], weights: Weights | None = None) -> Tensor:
-        height, width = hw_shape
-        if x.shape[1] != height * width:
-            raise ValueError(f'Mona got {x.shape[1]} tokens for a grid of {height} x {width} = {height * width}.')
+        self._check_grid(x, hw_shape)
         if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
             raise RuntimeError(
                 "PyTorch's old ONNX exporter cannot take Mona, because it knows no computed kernels. Use the new one: "
                 'torch.onnx.export(..., dynamo=True).'
             )
-        dropout = self.dropout if self.training else 0.0
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return self.steps(x, hw_shape, dropout)
+            return self.steps(x, self.parts().composed(), lambda y, *weights: convolution(y, hw_shape, *weights))
         weights = self.together([self])[0] if weights is None else weights
+        dropout = self.dropout if self.training else 0.0
         return MonaFunction.apply(x, hw_shape, self.norm.eps, dropout, self.lean, *weights)
+
+    def compiled(self, x: Tensor, hw_shape: tuple[int, int], weights: Weights | None = None) -> Tensor | None:
+        self._check_grid(x, hw_shape)
+        weights = self.together([self])[0] if weights is None else weights
+        return compiled(_of_rows, self, x, weights, numbers=hw_shape)
+
+    def _check_grid(self, x: Tensor, hw_shape: tuple[int, int]) -> None:
+        height, width = hw_shape
+        if x.shape[1] != height * width:
+            raise ValueError(f'Mona got {x.shape[1]} tokens for a grid of {height} x {width} = {height * width}.')
 
     def parts(self) -> Parameters:
         """The parameters, part by part."""
@@ -117,11 +127,16 @@ class Mona(Method):
         rest = (tensor for layer in layers for tensor in (layer.weight, layer.bias))
         return Parameters(self.norm.weight, self.norm.bias, self.gamma, self.gammax, *rest)
 
-    def steps(self, x: Tensor, hw_shape: tuple[int, int], dropout: float) -> Tensor:
+    def steps(self, x: Tensor, w: Weights, convolve: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         """The layer step by step, for compilers and exporters to make their own of."""
-        w = self.parts().composed()
         z = F.layer_norm(x, self.norm.normalized_shape, w.norm, w.norm_bias, self.norm.eps)
         y = F.linear(torch.addcmul(z, x, w.gammax), w.down, w.down_bias)
-        y = convolution(y, hw_shape, w.kernel, w.kernel_bias)
+        y = convolve(y, w.kernel, w.kernel_bias)
         y = F.gelu(F.linear(y, w.matrix, w.matrix_bias))
-        return x + F.linear(F.dropout(y, dropout), w.up, w.up_bias)
+        return x + F.linear(F.dropout(y, self.dropout, self.training), w.up, w.up_bias)
+
+
+def _of_rows(layer: Mona, x: Tensor, weights: Weights, grid: Tensor) -> Tensor:
+    """The layer for the tokens of all images, one after the other."""
+    height, width = numbers_in(grid)
+    return layer.steps(x, weights, lambda y, *kernel: depthwise(y, height, width, *kernel))

@@ -21,7 +21,7 @@ LENDERS = {
     'VisionTransformer': {'mmdet': 'mmpretrain', 'mmrotate': 'mmpretrain'},
 }
 # What the wrapper can be told beside the method.
-FLAGS = ('allow_random_base', 'eval_frozen', 'recompute_ffn')
+FLAGS = ('allow_random_base', 'eval_frozen', 'recompute_ffn', 'compile')
 # The builders that say the method and the backbone in one name.
 NAMED = {f'{method}{stock}': (method, stock) for method, stock in product(('Mona', 'SSF', 'CVPT'), LENDERS)}
 
@@ -32,9 +32,10 @@ def adapt_backbone(
     allow_random_base: bool = False,
     eval_frozen: bool = False,
     recompute_ffn: bool = False,
+    compile: bool = False,
 ) -> None:
     """Inject ``method`` into a backbone that mm has just built, freeze it, and ask for its base weights."""
-    inject(backbone, method, recompute_ffn)
+    inject(backbone, method, recompute_ffn, compile)
     backbone.expect_base()
     backbone.find_base = find_base
     backbone.allow_random_base = allow_random_base
@@ -49,6 +50,7 @@ def build_adapted_backbone(
     allow_random_base: bool = False,
     eval_frozen: bool = False,
     recompute_ffn: bool = False,
+    compile: bool = False,
     init_cfg: dict | None = None,
     pretrained: str | None = None,
 ) -> nn.Module:
@@ -61,6 +63,7 @@ def build_adapted_backbone(
         eval_frozen: Keep what is frozen in eval mode during training: dropout and drop path are off in every block
             in which no base parameter trains. Adapters train as ever.
         recompute_ffn: As for ``mmpeft.inject``.
+        compile: As for ``mmpeft.inject``.
         init_cfg: Goes to the backbone, over an ``init_cfg`` of its own.
         pretrained: Goes to the backbone, as mmseg's segmentors set it.
 
@@ -74,7 +77,7 @@ def build_adapted_backbone(
     backbone.update({key: ConfigDict(init_cfg) for key in ('init_cfg',) if init_cfg is not None})
     backbone.update({key: pretrained for key in ('pretrained',) if pretrained is not None})
     built = MMENGINE_MODELS.build(backbone)
-    adapt_backbone(built, method, allow_random_base, eval_frozen, recompute_ffn)
+    adapt_backbone(built, method, allow_random_base, eval_frozen, recompute_ffn, compile)
     return built
 
 

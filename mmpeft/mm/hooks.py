@@ -142,6 +142,7 @@ class AdapterHook(AdapterReportHook):
         allow_random_base: Train even if the base was never given weights.
         eval_frozen: Keep what is frozen in eval mode during training, as for ``mmpeft.AdaptedBackbone``.
         recompute_ffn: As for ``mmpeft.inject``.
+        compile: As for ``mmpeft.inject``.
 
     Raises:
         RuntimeError: The Runner is a FlexibleRunner, has no config, or was handed an optimizer that is built.
@@ -155,9 +156,11 @@ class AdapterHook(AdapterReportHook):
         allow_random_base: bool = False,
         eval_frozen: bool = False,
         recompute_ffn: bool = False,
+        compile: bool = False,
     ) -> None:
         self.method = method
-        self.flags = dict(allow_random_base=allow_random_base, eval_frozen=eval_frozen, recompute_ffn=recompute_ffn)
+        values = allow_random_base, eval_frozen, recompute_ffn, compile
+        self.flags = dict(zip(FLAGS, values, strict=True))
 
     def rewrite(self, cfg: Config) -> None:
         """Give ``cfg`` the wrapper form: an adapted backbone, a constructor, and the hooks that this one stands for."""

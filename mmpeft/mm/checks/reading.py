@@ -69,8 +69,12 @@ def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
     return cfg
 
 
-def register_library(scope: str | None) -> None:
+def register_library(scope: str | None, models_alone: bool = False) -> None:
     """Import the OpenMMLab library that a config is written for, so that its names resolve.
+
+    Args:
+        scope: The library.
+        models_alone: Leave out its data sets, which need more packages than its models.
 
     Raises:
         UserError: The config names no scope, or one that is not installed.
@@ -80,8 +84,10 @@ def register_library(scope: str | None) -> None:
     for name in ('mmdet', 'mmrotate') if scope == 'mmrotate' else (scope,):
         try:
             with _without_adverts():
-                module = import_module(f'{name}.utils')
-                module.register_all_modules(init_default_scope=False)
+                if models_alone:
+                    import_module(f'{name}.models')
+                else:
+                    import_module(f'{name}.utils').register_all_modules(init_default_scope=False)
         except ModuleNotFoundError as error:
             raise UserError(f'The config is written for {scope}, and {error.name} is not installed.') from error
 

@@ -50,6 +50,12 @@ HEADS = dict(
     saved='saved, MB',
     saved_of_full='saved / full',
     peak='peak, MB',
+    operations='operations',
+    operations_of_full='operations / full',
+    waits='host waits',
+    busy='GPU busy, ms',
+    busy_of_full='busy / full',
+    launches='launches',
     adapters='adapters, ms',
     adapters_of_plain='adapters / plain',
     inference='inference, ms',
@@ -65,6 +71,7 @@ def benchmark(
     setting: Setting,
     out: Path | None = None,
     recompute_ffn: bool = False,
+    compile: bool = False,
     profile: bool = False,
 ) -> str:
     """Measure ``methods`` in ``backbone``; the table, which with ``out`` is written as CSV and picture, too.
@@ -75,6 +82,7 @@ def benchmark(
         setting: Input and device.
         out: A folder to be made.
         recompute_ffn: Measure each method with that option, too.
+        compile: And with that one.
         profile: Append a table of the operations that take most of a step of each model.
 
     Raises:
@@ -84,7 +92,7 @@ def benchmark(
     configs = {text: read_method(text) for text in methods}
     stock = build(backbone, setting.size)
     try:
-        models = list(variants(stock, configs, recompute_ffn))
+        models = list(variants(stock, configs, recompute_ffn, compile))
     except ValueError as error:
         raise UserError(str(error)) from error
     rows = measure(models, setting, partial(track_iter_progress, file=sys.stderr))
@@ -139,7 +147,7 @@ def build(backbone: str, size: tuple[int, int]) -> nn.Module:
         config, scope, sizes = cfg.model.backbone, cfg.get('default_scope'), {}
     else:
         raise UserError(f'No backbone {backbone!r}; there are {", ".join(BACKBONES)}, and config files.')
-    register_library(scope)
+    register_library(scope, models_alone=True)
     init_default_scope(scope)
     name = config['type'].removeprefix('mmpeft.')
     config = wrapper_form(name, config) if name in NAMED else config
@@ -147,7 +155,9 @@ def build(backbone: str, size: tuple[int, int]) -> nn.Module:
     return MODELS.build({key: value for key, value in config.items() if key not in ('init_cfg', 'pretrained')})
 
 
-def variants(stock: nn.Module, methods: dict[str, dict], recompute_ffn: bool = False) -> Iterator[Variant]:
+def variants(
+    stock: nn.Module, methods: dict[str, dict], recompute_ffn: bool = False, compile: bool = False
+) -> Iterator[Variant]:
     """The models to compare: full fine-tuning, the frozen limit, and each method as published, as here, and merged.
 
     In the frozen limit nothing trains and gradients flow through every block. All but the first share one base.
@@ -156,6 +166,7 @@ def variants(stock: nn.Module, methods: dict[str, dict], recompute_ffn: bool = F
         stock: A stock backbone; it is frozen.
         methods: Configs of methods by their names.
         recompute_ffn: Yield each method with that option, too.
+        compile: And with that one.
 
     Raises:
         ValueError: As ``mmpeft.inject``.
@@ -173,6 +184,8 @@ def variants(stock: nn.Module, methods: dict[str, dict], recompute_ffn: bool = F
         yield Variant(name, ours, plain=f'{name}, plain' if has_plain else None)
         if recompute_ffn:
             yield Variant(f'{name}, recompute_ffn', adapted(stock, config, recompute_ffn=True), infers=False)
+        if compile:
+            yield Variant(f'{name}, compiled', adapted(stock, config, compile=True), compiled=True)
         merged = copy.deepcopy(ours)
         if merge(merged).folded and isinstance(merged, type(stock)):
             yield Variant(f'{name}, merged', merged, trains=False)
@@ -183,10 +196,10 @@ def _twin(stock: nn.Module) -> nn.Module:
     return copy.deepcopy(stock, {id(parameter): parameter for parameter in stock.parameters()})
 
 
-def adapted(stock: nn.Module, config: dict, recompute_ffn: bool = False) -> nn.Module:
+def adapted(stock: nn.Module, config: dict, **flags: bool) -> nn.Module:
     """A copy of a frozen ``stock`` backbone with a method; it owns what trains and shares the rest."""
     twin = _twin(stock)
-    inject(twin, config, recompute_ffn)
+    inject(twin, config, **flags)
     freeze(twin)
     for name, parameter in list(twin.named_parameters()):
         if parameter.requires_grad and not is_adapter(name):
