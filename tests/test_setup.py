@@ -8,6 +8,7 @@ from importlib.metadata import metadata, version
 from pathlib import Path
 
 import pytest
+from mmengine.fileio import load
 
 import mmpeft
 
@@ -83,6 +84,17 @@ def test_the_environment_has_the_torchvision_hook_of_this_source():
     import _mmpeft_torchvision
 
     assert Path(_mmpeft_torchvision.__file__).read_text() == (ROOT / 'mmpeft' / 'torchvision_ops.py').read_text()
+
+
+def test_the_workflow_runs_targets_that_the_makefile_has():
+    workflow = load(ROOT / '.github/workflows/ci.yml')
+    targets = workflow['jobs']['make']['strategy']['matrix']['target']
+    assert targets and all(re.search(rf'^{target}:', (ROOT / 'Makefile').read_text(), re.M) for target in targets)
+
+
+@pytest.mark.parametrize('form', sorted((ROOT / '.github/ISSUE_TEMPLATE').glob('*.yml')), ids=lambda path: path.stem)
+def test_the_forms_for_reports_parse(form):
+    assert form.stem == 'config' or {'name', 'description', 'body'} <= load(form).keys()
 
 
 def set_up(venv, **environment):
