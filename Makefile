@@ -2,6 +2,8 @@
 # make test       run the tests; make test ARGS='-k mona' hands ARGS to pytest
 # make test-slow  run all tests, the slow ones included
 # make check      lint, and check the format
+# make docs       build the site of docs/ into site/, strictly
+# make wheel      build the wheel into dist/
 # make setup      set up and do nothing more; each target above does that first, and once done it costs nothing
 # make clean      remove .venv and what the demo made
 
@@ -14,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n logical --maxprocesses 8 --dist w
 # Interpreters to try; name one to choose it: make setup PYTHON=/opt/python3.12/bin/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
-.PHONY: setup demo test test-slow check clean
+.PHONY: setup demo test test-slow check docs wheel clean
 
 setup: $(VENV)/ready
 	@:
@@ -35,5 +37,16 @@ check: setup
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 
+docs: $(VENV)/docs.done
+	@$(PY) -m mkdocs build --quiet && echo 'The site is in site/index.html.'
+
+$(VENV)/docs.done: requirements/docs.txt $(VENV)/ready
+	@$(PY) -m pip install --quiet --no-deps -r requirements/docs.txt && touch $@
+
+wheel: setup
+	@rm -rf build dist
+	@$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
 clean:
-	rm -rf $(VENV) data/digits work_dirs/demo mmpeft.egg-info build .pytest_cache .ruff_cache
+	rm -rf $(VENV) site data/digits work_dirs/demo mmpeft.egg-info build dist .pytest_cache .ruff_cache

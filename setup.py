@@ -29,6 +29,9 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmpeft', 'mmpeft.*']),
+    # Recipes, scripts and the base of the demo: links in a clone, copies in a wheel.
+    package_data={'mmpeft': ['.mim/**/*']},
+    entry_points={'console_scripts': ['mmpeft = mmpeft.commands.dispatch:main']},
     # Tried without the OpenMMLab libraries. 2.4 cannot read checkpoints as data, and NumPy 1.25 has other names; what
     # torch.export takes of CVPT needs a newer torch.
     install_requires=['torch>=2.6', 'numpy>=1.26', 'safetensors'],
@@ -38,6 +41,7 @@ setup(
         'hub': pins('hub'),
         'tensorboard': pins('tensorboard'),
         'wandb': pins('wandb'),
+        'docs': pins('docs'),
         'test': pins('demo') + pins('hub') + pins('tensorboard') + pins('test'),
     },
 )

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from mmpeft.freeze import tuned_names
-from mmpeft.hosts import BACKBONES, Backbone, Host, adapt, find_backbone, find_owner
-from mmpeft.hosts.host import layer_tensors
+from mmpeft.hosts import BACKBONES, Backbone, Host, PreNormBlock, adapt, find_backbone, find_owner
+from mmpeft.hosts.host import each, layer_tensors
 from mmpeft.hosts.registration import HOW_TO
 from mmpeft.methods import Frozen, Method, Place, Tuning
 from mmpeft.methods.configs import parse
@@ -35,8 +35,7 @@ def inject(
     call ``mmpeft.freeze`` for that.
 
     Args:
-        backbone: A Swin of mmdet, mmseg or mmpretrain, a plain ViT of mmseg or mmpretrain, or an EVA-02 or
-            ConvNeXt of mmpretrain.
+        backbone: A stock backbone that a host describes; the README lists them.
         method: ``dict(type='Mona', bottleneck=64)`` with the options of the method, or a list of such. ``sites``
             names other places than the method's own; ``blocks`` is a regular expression that is searched for in the
             full names of blocks and layers: ``layers\.1`` finds 1 and 10 to 19, ``layers\.1(\.|$)`` finds 1 alone.
@@ -102,7 +101,8 @@ def _place(backbone: nn.Module, config: dict) -> list[Placement]:
     _check_blocks(backbone)
     options = {key: value for key, value in config.items() if key not in ('type', 'sites', 'blocks')}
     sites = config.get('sites', _own_sites(cls, backbone))
-    places = cls.places(options) if cls.place_option else dict.fromkeys(sites, options)
+    known = find_backbone(type(backbone)).places
+    places = cls.places_in(options, known) if cls.place_option else dict.fromkeys(sites, options)
     owners = {site: _owners(backbone, site) for site in places}
     pattern = config.get('blocks', '')
     chosen = [(site, name) for site, names in owners.items() for name in names if re.search(pattern, name)]
@@ -123,17 +123,17 @@ def _check_blocks(backbone: nn.Module) -> None:
 
 
 def _own_sites(cls: type[Method], backbone: nn.Module) -> list[str]:
-    """The sites that the method is made for; of its layers, those that this kind of backbone has."""
+    """The sites that the method is made for; those that this kind of backbone lacks are left out, if not all."""
     places = find_backbone(type(backbone)).places
-    return [site for site in cls.sites if site in places or site not in LEAF_SITES]
+    return [site for site in cls.sites if site in places] or list(cls.sites)
 
 
 def _owners(backbone: nn.Module, site: str) -> list[str]:
     """The full names of the modules that offer ``site``."""
-    places = find_backbone(type(backbone)).places
-    if site not in places:
-        raise ValueError(f'{type(backbone).__name__} has no site {site!r}; its sites: {", ".join(places)}.')
-    return [name for name, _ in backbone.named_modules() if re.fullmatch(places[site], name)]
+    host = find_backbone(type(backbone))
+    if site not in host.places:
+        raise ValueError(f'{type(backbone).__name__} has no site {site!r}; its sites: {", ".join(host.places)}.')
+    return host.matching(backbone, host.places[site])
 
 
 def _build(
@@ -142,7 +142,7 @@ def _build(
     owner, host = backbone.get_submodule(name), _host(backbone, name)
     sizes = {**shared, **host.sizes(owner, site), 'site': site}
     place = Place(name, site, sizes, *layer_tensors(host, owner, site))
-    _check_fit(cls, place)
+    _check_fit(cls, host, place)
     # A layer without memory draws nothing of its own: the generator must not notice that it was built.
     with torch.device('meta'):
         adapter = cls.build(place, options, parts)
@@ -175,17 +175,16 @@ def _to_adapt(backbone: nn.Module, placements: list[Placement]) -> list[str]:
 
 
 def _transformer_blocks(backbone: nn.Module, option: str) -> list[str]:
-    host = find_backbone(type(backbone))
-    if 'after_ffn' not in host.places:
+    blocks = find_backbone(type(backbone)).blocks_of(backbone)
+    if not blocks or not all(issubclass(_host(backbone, name), PreNormBlock) for name in blocks):
         instead = 'set with_cp=True in the backbone' if option == 'recompute_ffn' else 'leave it out'
         raise ValueError(
             f'{option} works in transformer blocks, and {type(backbone).__name__} has none; {instead} instead.'
         )
-    _check_blocks(backbone)
-    return host.blocks_of(backbone)
+    return blocks
 
 
-def _check_fit(cls: type[Method], place: Place) -> None:
+def _check_fit(cls: type[Method], host: type[Host], place: Place) -> None:
     if 'channel_axis' in place.sizes and not cls.takes_maps:
         raise ValueError(f'{cls.__name__} works on tokens, and {place.owner} is a convolution, whose output is a map.')
     unknown = [what for what in cls.reads if what != 'together']
@@ -193,6 +192,9 @@ def _check_fit(cls: type[Method], place: Place) -> None:
         known = dict(hw_shape='the grid of its tokens', attention='the attention of its block', call='the call')
         what = known[unknown[0]]
         raise ValueError(f'{cls.__name__} needs {what}, which is not known at the leaf site {place.site!r}.')
+    tells = getattr(host, 'attention_weights', PreNormBlock.attention_weights)
+    if 'attention' in cls.reads and tells is PreNormBlock.attention_weights:
+        raise ValueError(f'{cls.__name__} needs the attention of its block, which is not known at {place}.')
     if place.site == 'input' and 'input' not in cls.sites:
         raise ValueError(f"{cls.__name__} has no tokens to give, and the site 'input' takes nothing else.")
     if cls.has_own('start_from') and place.weight is None:
@@ -212,17 +214,27 @@ def _check_distinct(placements: list[Placement]) -> None:
 
 def _check_shared_attention(backbone: nn.Module, configs: list[dict], placements: list[Placement]) -> None:
     """CVPT reads the weights of its block's self-attention, so nothing else may change them."""
+    readers = [placement for placement in placements if 'attention' in placement.adapter.reads]
+    read = _read_by_attention(backbone) if readers else set()
     tuned = set().union(*(tuned_names(backbone, config) for config in configs))
     changed = {p.place.owner for p in placements if p.place.site in ('qkv', 'proj')} | {
         name.rpartition('.')[0] for name in tuned
     }
-    places = find_backbone(type(backbone)).places
-    layers = [places[site] for site in ('qkv', 'proj') if site in places]
-    changed = [name for name in changed if any(re.fullmatch(layer, name) for layer in layers)]
-    for placement in placements:
-        inside = [name for name in changed if name.startswith(f'{placement.place.owner}.')]
-        if 'attention' in placement.adapter.reads and inside:
+    for placement in readers:
+        inside = [name for name in changed & read if name.startswith(f'{placement.place.owner}.')]
+        if inside:
             raise ValueError(
                 f'CVPT at {placement.place} reads {inside[0]}, which another method changes; choose other sites or '
                 'blocks for one of them.'
             )
+
+
+def _read_by_attention(backbone: nn.Module) -> set[str]:
+    """The names of the projections of attention: the owners of their sites, and the layers there."""
+    places = find_backbone(type(backbone)).places
+    sites = [(name, site) for site in ('qkv', 'proj') if site in places for name in _owners(backbone, site)]
+    layers = set()
+    for name, site in sites:
+        layer, weights, _ = _host(backbone, name).layer_of(backbone.get_submodule(name), site)
+        layers |= {id(layer.get_submodule(weight.rpartition('.')[0])) for weight in each(weights)}
+    return {name for name, _ in sites} | {name for name, module in backbone.named_modules() if id(module) in layers}

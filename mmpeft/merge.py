@@ -5,12 +5,14 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
 
 from mmpeft.freeze import adapted_backbones
 from mmpeft.hosts import Backbone, Host, adapters_of
+from mmpeft.hosts.host import each, layer_tensors
 from mmpeft.methods import METHODS
 from mmpeft.report import listed
 
@@ -91,14 +93,15 @@ def _merge_backbone(name: str, backbone: Backbone) -> MergeReport:
 def _folds(backbone: Backbone, place: str, adapter: nn.Module) -> bool:
     """Whether a layer can take ``adapter``, in a form that stock code can build."""
     owner, _, site = place.rpartition('.')
-    target = backbone.get_submodule(owner).layer_of(site)
-    if target is None or not adapter.folds:
+    module = backbone.get_submodule(owner)
+    weight, bias = layer_tensors(module.host, module, site)
+    if weight is None or not adapter.folds:
         return False
-    layer, weight_name, bias_name = target
-    if getattr(layer, bias_name) is not None or backbone.norm_before(owner) is not None:
+    if bias is not None or backbone.norm_before(owner) is not None:
         return True
-    _, shift = adapter.fold(getattr(layer, weight_name), None)
-    return shift is None or _option_for(backbone, _name_of(backbone, layer, bias_name)) is not None
+    _, shift = adapter.fold(weight, None)
+    layer, _, biases = module.layer_of(site)
+    return shift is None or all(_option_for(backbone, _name_of(backbone, layer, name)) for name in each(biases))
 
 
 def _name_of(backbone: Backbone, layer: nn.Module, leaf: str) -> str:
@@ -129,24 +132,31 @@ def _fold(backbone: Backbone, place: str, adapter: nn.Module) -> dict[str, str]:
     """Fold one adapter and take it out; the name of a bias that had to be made, with the stock option for it."""
     owner_name, _, site = place.rpartition('.')
     owner: Host = backbone.get_submodule(owner_name)
-    layer, weight_name, bias_name = owner.layer_of(site)
-    weight, bias = getattr(layer, weight_name), getattr(layer, bias_name)
+    layer, weights, biases = owner.layer_of(site)
+    weight, bias = layer_tensors(owner.host, owner, site)
     exact = copy.deepcopy(adapter).double()
     new_weight, new_bias = exact.fold(weight.double(), None if bias is None else bias.double())
-    weight.copy_(new_weight)
+    parts = [attrgetter(name)(layer) for name in each(weights)]
+    rows = [len(part) for part in parts]
+    for part, values in zip(parts, new_weight.split(rows), strict=True):
+        part.copy_(values)
     del owner.adapters[site]
     if not owner.adapters:
         owner.restore()
-    if bias is not None:
-        bias.copy_(new_bias)
-    elif new_bias is not None:
-        norm = backbone.norm_before(owner_name)
-        if norm is None:
-            setattr(layer, bias_name, nn.Parameter(new_bias.to(weight.dtype)))
-            name = _name_of(backbone, layer, bias_name)
-            return {name: _option_for(backbone, name)}
+    if new_bias is None:
+        return {}
+    norm = backbone.norm_before(owner_name)
+    if bias is None and norm is not None:
         norm.bias += _solve(new_weight, new_bias)
-    return {}
+        return {}
+    for name, values in zip(each(biases), new_bias.split(rows), strict=True):
+        if bias is not None:
+            attrgetter(name)(layer).copy_(values)
+        else:
+            inner, _, leaf = name.rpartition('.')
+            setattr(layer.get_submodule(inner), leaf, nn.Parameter(values.to(weight.dtype)))
+    made = [_name_of(backbone, layer, name) for name in each(biases) if bias is None]
+    return {name: _option_for(backbone, name) for name in made}
 
 
 def _solve(weight: Tensor, shift: Tensor) -> Tensor:

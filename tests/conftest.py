@@ -3,9 +3,22 @@ import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.visualization import Visualizer
+from tiny import RARELY
 
 # Tiny tensors: a second thread only waits for the first.
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    """Let the tests of a backbone in ``RARELY`` be slow ones, except one method of the contract and its wiring."""
+    for item in items:
+        values = item.callspec.params if hasattr(item, 'callspec') else {}
+        if not any(isinstance(value, str) and value in RARELY for value in values.values()):
+            continue
+        wiring = item.module.__name__ == 'test_hosts' and 'computes_what_the_stock' in item.name
+        if not wiring and (item.module.__name__, values.get('method')) != ('test_contract', 'LoRA'):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope='session', autouse=True)

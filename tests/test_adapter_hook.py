@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from mmengine.runner import Runner, load_checkpoint
+from safetensors.torch import save_file
 from test_checkpoint import rewritten
 from tiny import (
     MONA,
@@ -302,6 +303,22 @@ def test_a_base_from_an_address_that_another_process_cannot_use_is_not_taken_ove
     with pytest.raises(mmpeft.BaseNotFoundError):
         mmpeft.load_adapters(model, path, fetch_base=True)
     assert not answers and model.backbone.missing
+
+
+def test_a_base_from_the_hub_stays_apart_and_goes_when_it_is_refused(tmp_path, web, monkeypatch):
+    def from_hub(repo, file, revision, cache_dir):
+        path = cache_dir / repo / file
+        path.parent.mkdir(parents=True)
+        save_file({'backbone.patch_embed.norm.bias': torch.ones(8)}, path)
+        fetched.append(path)
+        return path
+
+    fetched = []
+    monkeypatch.setattr('huggingface_hub.hf_hub_download', from_hub)
+    path = rewritten(web[1], info=dict(base='hf://owner/repo/base.safetensors'))
+    with pytest.raises(mmpeft.BaseNotFoundError):
+        mmpeft.load_adapters(without_base(), path, fetch_base=True)
+    assert len(fetched) == 1 and fetched[0].is_relative_to(tmp_path / 'hub/mmpeft') and not kept(tmp_path)
 
 
 def test_a_base_that_only_the_file_names_comes_by_https_alone(tmp_path, web):

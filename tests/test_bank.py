@@ -45,7 +45,7 @@ def bank(tmp_path):
 @pytest.mark.parametrize(
     'host, method',
     [
-        *((host, 'Mona') for host in BACKBONES if host != 'mmpretrain ConvNeXt'),
+        *((host, 'Mona') for host in BACKBONES),
         *(('mmdet Swin', method) for method in METHODS),
     ],
 )

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_data import MAIN, tool
 
+from mmpeft.commands.dispatch import parser_of
+
 SCRIPTS = ['tools/dist_train.sh', 'tools/dist_test.sh', 'tools/slurm_train.sh']
 
 
@@ -27,7 +29,7 @@ def test_help_names_the_flags_of_mm(name, capsys):
 
 def test_local_rank_is_taken_in_both_spellings():
     for spelling in ('--local-rank', '--local_rank'):
-        assert tool('train').parse_args([MAIN, f'{spelling}=1']).local_rank == 1
+        assert parser_of('train').parse_args([MAIN, f'{spelling}=1']).local_rank == 1
 
 
 @pytest.mark.parametrize('script', SCRIPTS)

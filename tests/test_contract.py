@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
-from tiny import BACKBONES, HOSTS, image, weights
+from tiny import BACKBONES, CONVNEXTS, HOSTS, image, weights
 
 import mmpeft
 from mmpeft.methods import METHODS, Tuning
@@ -25,14 +25,12 @@ OPTIONS = {
 EXACT_AT_START = {'LoRA', 'BitFit', 'NormTuning', 'Partial', 'Full', 'Frozen'}
 START_BOUND = {'SSF': 0.3, 'Mona': 0.3, 'Adapter': 0.05, 'AdaptFormer': 0.05, 'CVPT': 2.0, 'VPT': 0.3, 'LoRand': 2.0}
 FOLDS = {'SSF', 'LoRA', 'BitFit', 'NormTuning', 'Partial', 'Full', 'Frozen'}
+WITH_PROMPTS = [name for name in HOSTS if name.endswith(('ViT', 'DeiT', 'DINOv2'))]
 # Pairs that make no sense, with what injecting says.
-REFUSED = {(host, 'VPT'): "no site 'input'" for host in HOSTS if host.endswith(('Swin', 'EVA02'))} | {
-    ('mmpretrain ConvNeXt', method): 'ConvNeXt has no site '
-    for method, cls in METHODS.items()
-    if method != 'SSF' and not issubclass(cls, Tuning)
-}
+REFUSED = {(host, 'VPT'): "no site 'input'" for host in BACKBONES if host not in WITH_PROMPTS}
+REFUSED |= {(host, 'CVPT'): "no site 'after_attn'" for host in CONVNEXTS}
 PAIRS = [pair for pair in product(BACKBONES, METHODS) if pair not in REFUSED]
-CHECKPOINTED = [name for name in BACKBONES if name.endswith(('Swin', 'ConvNeXt')) or name == 'mmseg ViT']
+CHECKPOINTED = [name for name in BACKBONES if name.endswith('Swin') or name in (*CONVNEXTS, 'mmseg ViT', 'mmseg MiT')]
 
 
 @dataclass
@@ -48,6 +46,8 @@ def build(host: str, method: str, **options) -> Case:
     plain = BACKBONES[host](**options)
     adapted = copy.deepcopy(plain)
     config = dict(type=method, **OPTIONS.get(method, {}))
+    if method == 'LoRA' and host in CONVNEXTS:  # no attention
+        config.update(targets=('fc1', 'fc2', 'patch_embed'))
     mmpeft.inject(adapted, config)
     mmpeft.freeze(adapted)
     return Case(plain, adapted, config)
@@ -184,7 +184,7 @@ def test_a_pair_that_makes_no_sense_raises(host, method):
 
 
 NONSENSE = {
-    'Mona at a leaf': (dict(type='Mona', sites=['fc1']), "Mona needs the grid of its tokens, .* leaf site 'fc1'"),
+    'Mona at a leaf': (dict(type='Mona', sites=['norm1']), "Mona needs the grid of its tokens, .* leaf site 'norm1'"),
     'CVPT with sites': (dict(type='CVPT', sites=['norm1']), "CVPT takes no sites: its option 'place' says where"),
     'LoRA with sites': (dict(type='LoRA', sites=['proj']), "LoRA takes no sites: its option 'targets' says where"),
     'CVPT with LoRA': ([dict(type='CVPT'), dict(type='LoRA')], 'CVPT at .* reads .*, which another method changes'),

@@ -70,7 +70,7 @@ def test_a_folder_that_no_demo_made_is_refused_and_left_alone(tiny):
 
 
 def test_a_config_for_other_data_is_refused():
-    with pytest.raises(UserError, match='does not train on the digits of the demo; use tools/train.py'):
+    with pytest.raises(UserError, match='does not train on the digits of the demo; use mmpeft train'):
         run_demo('configs/mona_swin_coco.py')
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS, init_default_scope
-from tiny import HOSTS, MONA, image, mmseg, mmseg_vit, pretrained, runner_config, swin, trained, weights, wrapped
+from tiny import HOSTS, MONA, image, mmpretrain, mmseg_vit, pretrained, runner_config, swin, trained, weights, wrapped
 from torch import nn
 
 import mmpeft
@@ -37,9 +37,10 @@ def documented() -> dict:
     return names
 
 
-def mit(**options) -> nn.Module:
-    sizes = dict(embed_dims=8, num_layers=(1, 2, 1, 1), num_heads=(1, 1, 2, 2))
-    return mmseg.models.MixVisionTransformer(**{**sizes, **options})
+def davit(**options) -> nn.Module:
+    arch = dict(embed_dims=4, depths=[1, 2, 1, 1], num_heads=[1, 1, 2, 2])
+    sizes = dict(window_size=3, pad_small_map=True, drop_path_rate=0.0, out_indices=(0, 1, 2, 3))
+    return mmpretrain.models.DaViT(arch=arch, **{**sizes, **options})
 
 
 def adapted(backbone: nn.Module, **method) -> nn.Module:
@@ -217,7 +218,7 @@ def test_blocks_can_share_a_part_that_is_kept_copied_saved_and_merged_once():
 
 @pytest.mark.parametrize('with_cp', [False, True])
 def test_the_host_of_the_page_computes_what_the_stock_backbone_does_bit_for_bit(documented, with_cp):
-    plain = mit(with_cp=with_cp)
+    plain = davit(with_cp=with_cp)
     host = copy.deepcopy(plain)
     mmpeft.inject(host, dict(type='Partial', k=1), recompute_ffn=True)
     x = image(64, 64)
@@ -234,13 +235,13 @@ def test_the_host_of_the_page_computes_what_the_stock_backbone_does_bit_for_bit(
     [
         dict(MONA, sites=[*mmpeft.sites.STREAM_SITES, *mmpeft.sites.BRANCH_SITES]),
         dict(type='SSF'),
-        dict(type='LoRA', rank=2, targets=('fc1', 'fc2', 'patch_embed')),
+        dict(type='LoRA', rank=2, targets=('q', 'v', 'fc2', 'patch_embed')),
         dict(type='Adapter', bottleneck=4),
     ],
     ids=lambda method: method['type'],
 )
 def test_methods_go_into_the_host_of_the_page(documented, method):
-    plain = mit()
+    plain = davit()
     backbone = adapted(copy.deepcopy(plain), **method)
     assert plain.state_dict().keys() <= backbone.state_dict().keys()
     backbone.eval()
@@ -253,8 +254,13 @@ def test_methods_go_into_the_host_of_the_page(documented, method):
 
 
 def test_a_site_that_the_host_leaves_out_is_refused_with_those_that_it_has(documented):
-    with pytest.raises(ValueError, match="MixVisionTransformer has no site 'qkv'; its sites: before_attn"):
-        mmpeft.inject(mit(), dict(type='LoRA'))
+    with pytest.raises(ValueError, match="DaViT has no site 'input'; its sites: before_attn"):
+        mmpeft.inject(davit(), dict(type='VPT'))
+
+
+def test_cvpt_is_refused_in_a_block_that_does_not_tell_the_weights_of_its_attention(documented):
+    with pytest.raises(ValueError, match=r'CVPT needs the attention of its block, .*\.spatial_block\.after_attn'):
+        mmpeft.inject(davit(), dict(type='CVPT'))
 
 
 class Well(Method):

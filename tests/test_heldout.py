@@ -30,6 +30,15 @@ def test_validation_runs_on_the_held_out_split_with_its_own_pipeline_and_metric(
     assert cfg.val_evaluator == cfg.test_evaluator and cfg.val_cfg.type == 'ValLoop'
 
 
+def test_a_folder_or_some_of_its_images_can_be_held_out(tmp_path):
+    config = str(write_segmentor(tmp_path))
+    folder = dict(img_path='validation', seg_map_path='labels')
+    dataset = held(config, heldout=dict(_delete_=True, data_prefix=folder, indices=[0, 2])).val_dataloader.dataset
+    assert (dataset.data_prefix, dataset.indices) == (folder, [0, 2])
+    with pytest.raises(UserError, match='heldout.data_prefix is .*which is trained on'):
+        held(config, heldout=dict(_delete_=True, data_prefix=dict(img_path='train', seg_map_path='labels')))
+
+
 def test_holding_out_twice_changes_nothing(tmp_path):
     cfg = held(str(write_segmentor(tmp_path)))
     text = cfg.pretty_text
@@ -62,7 +71,7 @@ def test_the_first_of_several_training_sets_is_the_one_of_which_images_are_held_
 @pytest.mark.parametrize('heldout', [dict(ann_file='rest.txt'), dict(data_root='elsewhere')])
 def test_a_split_that_is_none_is_refused(heldout, tmp_path):
     config = str(write_segmentor(tmp_path, more=f'heldout = {heldout}'))
-    with pytest.raises(UserError, match='prepare_data.py holdout'):
+    with pytest.raises(UserError, match='mmpeft holdout'):
         held(config)
 
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent / 'mmpeft'
 ORDER = [
     'version',
     'files',
+    'shipped',
     'forms',
     'compiling',
     'operators',
@@ -41,6 +42,8 @@ ORDER = [
     'demo',
     'data',
     'mm',
+    'commands',
+    '__main__',
 ]
 ORDER_IN_MM = [
     'private',
@@ -58,6 +61,7 @@ ORDER_IN_MM = [
     'predicting',
     'reports',
     'soups',
+    'studies',
 ]
 FREE = ['__init__', 'torchvision_ops']
 MM = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmrotate')

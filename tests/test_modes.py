@@ -4,6 +4,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from tiny import (
     BACKBONES,
+    CONVNEXTS,
     SWIN,
     image,
     pretrained,
@@ -25,9 +26,9 @@ QUIET = dict(type='Mona', bottleneck=4, dropout=0.0)
 
 def adapted(host='mmdet Swin', method=QUIET, eval_frozen=True, **options):
     """A backbone with much drop path, and dropout where it has any, in train mode."""
-    dropout = {} if host.endswith('ConvNeXt') else dict(drop_rate=0.3)
+    dropout = {} if host in CONVNEXTS else dict(drop_rate=0.3)
     backbone = BACKBONES[host](drop_path_rate=0.5, **dropout, **options)
-    mmpeft.inject(backbone, dict(type='SSF') if host.endswith('ConvNeXt') else method)
+    mmpeft.inject(backbone, method)
     mmpeft.freeze(backbone)
     backbone.eval_frozen = eval_frozen
     return backbone.train()

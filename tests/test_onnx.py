@@ -73,3 +73,10 @@ def test_a_swin_exports_for_one_size(tmp_path, method):
     backbone = adapted(SWINS['mmdet'](**sizes), method)
     image = torch.randn(2, 3, 30, 44)
     check(backbone, exported(backbone, image, tmp_path), torch.randn_like(image))
+
+
+@pytest.mark.filterwarnings('ignore')  # of sizes that tracing makes tensors of
+def test_the_old_exporter_is_refused_in_one_line(tmp_path):
+    backbone = adapted(VITS['mmseg'](), 'Mona')
+    with pytest.raises(RuntimeError, match=r'old ONNX exporter cannot take Mona.*dynamo=True'):
+        torch.onnx.export(backbone, (torch.randn(1, 3, 32, 32),), tmp_path / 'backbone.onnx', dynamo=False)

@@ -1,17 +1,21 @@
-"""What the README says is what the tests use and what the repository holds."""
+"""What the README and the pages of docs say is what the tests use and what the repository holds."""
 
 import re
 from pathlib import Path
 
 import pytest
+from mmengine.fileio import load
 from shrunk import TOP
 from test_contract import FOLDS, REFUSED
 from tiny import BACKBONES
-from zoo import END, START, figures, zoo
+from zoo import END, METAFILE, PAGE, START, figures, metafile, zoo
 
+from mmpeft.commands.dispatch import COMMANDS
 from mmpeft.methods import METHODS
 
 README = Path('README.md').read_text()
+MATRIX = Path('docs/methods.md')
+PAGES = [Path('README.md'), Path('configs/README.md'), *sorted(Path('docs').glob('*.md'))]
 # Where each method was published, by the papers and the code that METHODS' docstrings name.
 PUBLISHED = {
     'Mona': {'Swin'},
@@ -26,34 +30,38 @@ def family(host: str) -> str:
     return host.split()[-1]
 
 
-def cell(method: str, column: str) -> str:
-    refused = {(host, method) in REFUSED for host in BACKBONES if family(host) == column}
-    assert len(refused) == 1, f'{method} works in some {column} and not in others'
+def cell(method: str, row: str) -> str:
+    refused = {(host, method) in REFUSED for host in BACKBONES if family(host) == row}
+    assert len(refused) == 1, f'{method} works in some {row} and not in others'
     if refused.pop():
         return '-'
     if method not in PUBLISHED:
         return 'works'
-    return 'published' if column in PUBLISHED[method] else 'extension'
+    return 'published' if row in PUBLISHED[method] else 'extension'
 
 
 def table() -> str:
-    columns = list(dict.fromkeys(map(family, BACKBONES)))
-    rows = [['method', *columns, 'merges'], ['---'] * (len(columns) + 2)]
-    for method in METHODS:
-        merges = 'fully' if method in FOLDS else 'stays'
-        rows.append([method, *(cell(method, column) for column in columns), merges])
+    rows = [['backbone', *METHODS], ['---'] * (len(METHODS) + 1)]
+    rows += [[host, *(cell(method, host) for method in METHODS)] for host in dict.fromkeys(map(family, BACKBONES))]
+    rows.append(['merges', *('fully' if method in FOLDS else 'stays' for method in METHODS)])
     return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
 def test_the_matrix_is_the_one_that_the_contract_tests():
-    shown = README.partition('<!-- matrix -->\n')[2].partition('\n<!-- matrix end -->')[0]
+    shown = MATRIX.read_text().partition('<!-- matrix -->\n')[2].partition('\n<!-- matrix end -->')[0]
     assert shown.strip() == table()
 
 
 def test_the_zoo_is_that_of_the_configs():
-    shown = README.partition(START)[2].partition(END)[0]
+    shown = PAGE.read_text().partition(START)[2].partition(END)[0]
     assert shown == zoo(), 'python tests/zoo.py writes it anew'
     assert sorted(re.findall(r'configs/([\w.-]+)\.py', shown)) == sorted(TOP)
+
+
+def test_the_metafile_is_that_of_the_configs():
+    assert METAFILE.read_text() == metafile(), 'python tests/zoo.py writes it anew'
+    assert load('model-index.yml')['Import'] == [str(METAFILE)]
+    assert [model['Config'] for model in load(METAFILE)['Models'] if not Path(model['Config']).is_file()] == []
 
 
 @pytest.mark.parametrize(
@@ -76,9 +84,34 @@ def test_figures_of_a_header_come_with_how_certain_they_are(said, found):
     assert list(figures(said).values()) == found
 
 
-def test_every_file_and_tool_that_the_readme_names_exists():
-    names = re.findall(r'(?:configs|tools|docs|tests|mmpeft)/[\w./-]+\w', README)
-    assert names and all(Path(name).exists() for name in names)
+@pytest.mark.parametrize('page', PAGES, ids=str)
+def test_every_file_and_tool_that_a_page_names_exists(page):
+    names = re.findall(r'(?<![\w/.-])(?:configs|tools|docs|tests|mmpeft)/[\w./-]+\w', page.read_text())
+    placeholder = re.compile(r'[A-Z_]+\.py$')
+    assert [name for name in names if not Path(name).exists() and not placeholder.search(name)] == []
+
+
+@pytest.mark.parametrize('page', PAGES, ids=str)
+def test_every_link_of_a_page_leads_somewhere(page):
+    targets = re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)', page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_readme_is_a_short_page():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_pictures_of_the_readme_are_small():
+    pictures = re.findall(r'!\[.*\]\((.+)\)', README)
+    assert pictures and sum(Path(picture).stat().st_size for picture in pictures) < 300_000
+
+
+def test_every_command_has_a_line_in_its_page_and_every_named_command_exists():
+    rows = re.findall(r'^\| `mmpeft (\w+)`', Path('docs/commands.md').read_text(), re.M)
+    assert sorted(rows) == sorted(COMMANDS)
+    blocks = [block for page in PAGES for block in re.findall(r'```bash\n(.*?)```', page.read_text(), re.S)]
+    named = {name for block in blocks for name in re.findall(r'^mmpeft (\w+)', block, re.M)}
+    assert named <= {*COMMANDS}
 
 
 @pytest.mark.parametrize('target', re.findall(r'^make (\S+)', README, re.M))

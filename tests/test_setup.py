@@ -13,7 +13,7 @@ import mmpeft
 
 ROOT = Path(__file__).parents[1]
 FILES = ('torch', 'mm', 'mmcv', 'demo', 'hub', 'tensorboard', 'test', 'locked')
-OPTIONAL = ('wandb',)  # extras that the set-up leaves out
+OPTIONAL = ('wandb', 'docs')  # extras that the set-up leaves out
 made_by_make = pytest.mark.skipif(
     not (Path(sys.prefix) / 'by-make').exists(), reason='an environment of your own may hold other versions'
 )
@@ -69,7 +69,7 @@ def test_mmpeft_itself_needs_torch_and_safetensors():
     [
         ('mm', ('mm', 'mmcv')),
         ('test', ('demo', 'hub', 'tensorboard', 'test')),
-        *((name, (name,)) for name in ('demo', 'hub', 'tensorboard', 'wandb')),
+        *((name, (name,)) for name in ('demo', 'docs', 'hub', 'tensorboard', 'wandb')),
     ],
 )
 def test_an_extra_is_its_pins(extra, files):

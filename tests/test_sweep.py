@@ -12,9 +12,9 @@ from tiny_data import tool
 
 from mmpeft.checkpoint import read_adapters
 from mmpeft.mm.checks import UserError
+from mmpeft.mm.running.many import Run, train_here
 from mmpeft.mm.soups.heldout import heldout_hash
 from mmpeft.mm.soups.start_file import write_start
-from mmpeft.mm.soups.sweeping import Run, _train
 from mmpeft.mm.weights.checkpoints import read_checkpoint
 
 AUGMENT = """
@@ -87,7 +87,8 @@ def test_a_sweep_without_held_out_images_or_with_an_empty_range_is_refused(confi
 def test_a_run_of_a_sweep_is_an_ingredient(config, capsys):
     out = sweep(config, runs=1)
     command = next(line for line in capsys.readouterr().out.splitlines() if 'train.py' in line).split()
-    tool('train').main(command[2:])
+    assert command[-3:] == ['&&', 'touch', f'{out}/run_00/finished']
+    tool('train').main(command[2:-3])
     info = read_adapters(out / 'run_00/adapters_last.safetensors').info
     assert info.start == hashlib.sha256((out / 'start.safetensors').read_bytes()).hexdigest()
     assert info.heldout == heldout_hash(HELD) and info.base == 'base.pth'
@@ -178,11 +179,11 @@ def test_a_run_that_fails_is_told_with_its_log(config):
 
 def test_a_run_that_dies_without_a_word_is_told_by_its_status(tmp_path):
     command = (sys.executable, '-c', 'import os; os.kill(os.getpid(), 9)')
-    run = Run(tmp_path / 'run_00.py', tmp_path / 'run_00', {}, command)
+    run = Run(tmp_path / 'run_00.py', tmp_path / 'run_00', command)
     run.work_dir.mkdir()
     (run.work_dir / 'console.log').write_text('of an earlier try')
     with pytest.raises(UserError, match=r'run_00 failed \(status -9, without a word\); see .*console\.log'):
-        _train(run, lambda line: None)
+        train_here(run, lambda line: None)
 
 
 def test_a_sweep_that_was_killed_while_it_wrote_its_start_goes_on(config, monkeypatch):

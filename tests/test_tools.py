@@ -42,6 +42,24 @@ def test_training_the_main_config_writes_a_checkpoint_that_reads_as_data(trained
     assert torch.is_tensor(read_checkpoint(trained / 'epoch_1.pth')['state_dict']['neck.fpn_convs.0.conv.weight'])
 
 
+def test_a_run_opens_with_one_screen_and_leaves_the_rest_to_its_log(data, tmp_path, capfd):
+    tool('train').main([MAIN, '--work-dir', str(tmp_path), *words(main_options(data))])
+    shown = capfd.readouterr().out
+    for said in (
+        'CascadeRCNN, Mona in SwinTransformer',
+        'parameters of the backbone',
+        '4 images, 2 at a time',
+        '1 epochs, 2 iterations; validation every 1 epochs on 4 images',
+        f'writes to {tmp_path}',
+        'Trained for 2 iterations',
+    ):
+        assert said in shown
+    assert len(shown.partition('\nTraining')[0].splitlines()) < 30 and 'System environment' not in shown
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'System environment' in log and 'Hooks will be executed' in log and 'Adapters in backbone' in log
+    assert 'Saving checkpoint at 1 epochs' in shown
+
+
 def test_training_reports_what_was_inserted(trained):
     log = next(trained.glob('*/*.log')).read_text()
     assert 'Adapters in backbone:' in log and '1 Mona after_attn' in log

@@ -62,6 +62,19 @@ CASES = [
     'lora_dinov2_coco',
     'mona_dinov2_ade20k',
 ]
+WIDTHS = [8, 16, 40, 64]
+PYRAMID, TWINS = dict(embed_dims=8), dict(embed_dims=WIDTHS, num_heads=[1, 2, 5, 8])
+# Stock configs of backbones that no config here has, and what makes them tiny; the maps of all have the same widths.
+STOCK = {
+    'mmdet/.mim/configs/pvt/retinanet_pvt-t_fpn_1x_coco.py': PYRAMID,
+    'mmdet/.mim/configs/pvt/retinanet_pvtv2-b0_fpn_1x_coco.py': PYRAMID,
+    'mmseg/.mim/configs/segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py': PYRAMID,
+    'mmseg/.mim/configs/twins/twins_pcpvt-s_fpn_fpnhead_8xb4-80k_ade20k-512x512.py': TWINS,
+    'mmseg/.mim/configs/twins/twins_svt-s_uperhead_8xb2-160k_ade20k-512x512.py': TWINS,
+    'mmseg/.mim/configs/convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py': dict(
+        arch=dict(depths=[1, 1, 1, 1], channels=WIDTHS)
+    ),
+}
 SCORES = dict(coco='coco/segm_mAP', voc='pascal_voc/mAP', ade20k='mIoU', dota='dota/mAP', star='star/mAP')
 # Untrained detectors are sure of nothing, so no score is too low.
 FEW = dict(max_per_img=16, nms_pre=64, num=16, score_thr=0.0, num_workers=0, persistent_workers=False)
@@ -93,11 +106,35 @@ def folder(data, tmp_path, monkeypatch):
 
 def write_tiny(name: str, folder: Path, *hooks: dict) -> str:
     """Write the config for one short epoch: a tiny backbone, few boxes, narrow heads and small images."""
-    parts = config(name).to_dict()
-    _make_small(parts)
-    cfg = Config(parts | dict(custom_hooks=list(hooks), randomness=dict(seed=0)))
+    cfg = _made_small(config(name), hooks)
     shrink(cfg)
     cfg.model.backbone.allow_random_base = True
+    return _write_short(cfg, folder / f'{name}.py')
+
+
+def write_stock(path: str, folder: Path, *hooks: dict) -> str:
+    """The same for a stock config."""
+    cfg = _made_small(Config.fromfile(Path(mmdet.__file__).parents[1] / path), hooks)
+    cfg.model.backbone.update(STOCK[path], init_cfg=None, in_channels=3)
+    cfg.optim_wrapper.update(type='OptimWrapper')  # mixed precision asks for a GPU
+    cfg.optim_wrapper.pop('loss_scale', None)
+    widths = WIDTHS
+    if 'neck' in cfg.model:
+        cfg.model.neck.in_channels, widths = WIDTHS, [cfg.model.neck.out_channels] * len(WIDTHS)
+    if 'decode_head' in cfg.model:
+        cfg.model.decode_head.in_channels = widths
+    if 'auxiliary_head' in cfg.model:
+        cfg.model.auxiliary_head.in_channels = WIDTHS[cfg.model.auxiliary_head.in_index]
+    return _write_short(cfg, folder / Path(path).name)
+
+
+def _made_small(cfg: Config, hooks: tuple[dict, ...]) -> Config:
+    parts = cfg.to_dict()
+    _make_small(parts)
+    return Config(parts | dict(custom_hooks=list(hooks), randomness=dict(seed=0)))
+
+
+def _write_short(cfg: Config, path: Path) -> str:
     if 'max_iters' in cfg.train_cfg:
         cfg.train_cfg.update(max_iters=2, val_interval=2)
         cfg.default_hooks.checkpoint.interval = 2
@@ -106,8 +143,8 @@ def write_tiny(name: str, folder: Path, *hooks: dict) -> str:
     for scheduler in cfg.param_scheduler:
         if scheduler.type == 'LinearLR':
             scheduler.end = 2
-    cfg.dump(folder / f'{name}.py')
-    return f'{name}.py'
+    cfg.dump(path)
+    return path.name
 
 
 def _make_small(node: dict | list) -> None:
@@ -132,12 +169,8 @@ def owners(names: set[str]) -> set[str]:
     return {name.partition('.adapters.')[0] if mmpeft.is_adapter(name) else name.rpartition('.')[0] for name in names}
 
 
-@pytest.mark.parametrize(
-    'name', [name if name in QUICK.values() else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
-)
-def test_a_config_trains_what_its_method_says_and_nothing_else_and_is_scored(name, folder):
-    file = write_tiny(name, folder, dict(type='StartHook'))
-    runner = train(file)
+def check_what_moved(runner) -> set[str]:
+    """Check that the head moved and in the backbone what its method trains; the names of what moved there."""
     (start,) = [hook.weights for hook in runner.hooks if isinstance(hook, StartHook)]
     model = bare_model(runner)
     moved = {key for key, tensor in model.state_dict().items() if not torch.equal(tensor, start[key])}
@@ -145,6 +178,16 @@ def test_a_config_trains_what_its_method_says_and_nothing_else_and_is_scored(nam
     trained = mmpeft.trained_names(model.backbone)
     assert in_backbone <= trained and owners(in_backbone) == owners(trained)
     assert len(moved) > len(in_backbone)
+    return in_backbone
+
+
+@pytest.mark.parametrize(
+    'name', [name if name in QUICK.values() else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
+def test_a_config_trains_what_its_method_says_and_nothing_else_and_is_scored(name, folder):
+    file = write_tiny(name, folder, dict(type='StartHook'))
+    runner = train(file)
+    check_what_moved(runner)
 
     scores = evaluate(file, checkpoint(name))
     if runner.val_loop is None:  # the labels are the server's
@@ -153,6 +196,14 @@ def test_a_config_trains_what_its_method_says_and_nothing_else_and_is_scored(nam
     else:
         score = SCORES[name.split('_')[2]]
         assert math.isfinite(scores[score]) and scores[score] == runner.message_hub.get_scalar(f'val/{score}').current()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', STOCK, ids=lambda path: Path(path).stem)
+def test_a_stock_config_trains_the_adapters_of_the_one_line_hook(path, folder):
+    hook = dict(type='mmpeft.AdapterHook', method=[dict(type='Mona'), dict(type='LoRA')], allow_random_base=True)
+    in_backbone = check_what_moved(train(write_stock(path, folder, hook, dict(type='StartHook'))))
+    assert all(map(mmpeft.is_adapter, in_backbone))
 
 
 def test_every_framework_on_every_host_and_every_family_in_every_library_has_its_case():

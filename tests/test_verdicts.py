@@ -251,6 +251,18 @@ def test_labels_that_begin_at_one_are_told_apart_from_those_that_begin_at_zero(t
     assert data.read() == (4, 4 * 64 * 64)
 
 
+def test_a_label_that_data_and_heads_ignore_needs_no_class(tmp_path):
+    data = bad.write('ade20k', tmp_path)
+    maps(lambda m: m * 2)(data)
+    with pytest.raises(UserError, match='label maps with values above the number of classes'):
+        data.ask_training()
+    data.dataset.ignore_index = 2
+    with pytest.raises(UserError, match='label maps with values above the number of classes'):
+        data.ask_training()
+    data.cfg.model.decode_head.ignore_index = 2
+    data.ask_training()
+
+
 def test_settings_of_a_config_that_contradict_each_other_are_refused(tmp_path):
     data = bad.write('ade20k', tmp_path)
     data.dataset.pipeline[1].reduce_zero_label = True

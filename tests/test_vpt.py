@@ -8,7 +8,7 @@ from tiny import HOSTS, MONA, image, swin
 import mmpeft
 from mmpeft.methods import VPT
 
-VITS = [name for name in HOSTS if not name.endswith(('Swin', 'EVA02'))]
+VITS = [name for name in HOSTS if name.endswith(('ViT', 'DeiT', 'DINOv2'))]
 DEEP = dict(type='VPT', num_prompts=3, dropout=0.0)
 SHALLOW = dict(DEEP, deep=False)
 

@@ -1,5 +1,7 @@
 """Tiny real models and data for the tests: stock Swin of three libraries, a small detector, and a Runner."""
 
+from functools import partial
+
 import mmdet.models
 import mmpretrain.models
 import mmseg.models
@@ -54,6 +56,24 @@ def convnext(**options) -> nn.Module:
     return mmpretrain.models.ConvNeXt(arch=arch, **{**size, **options})
 
 
+def pyramid(cls: type, **options) -> nn.Module:
+    """A SegFormer or PVT of five blocks with all four outputs; two stages reduce their keys."""
+    sizes = dict(embed_dims=8, num_layers=(1, 2, 1, 1), num_heads=(1, 1, 2, 2), sr_ratios=(4, 2, 1, 1))
+    return cls(**{**sizes, 'drop_path_rate': 0.0, **options})
+
+
+def twins(library: str, cls: str, **options) -> nn.Module:
+    """A Twins of five blocks with all four outputs and their norms."""
+    sizes = dict(embed_dims=[8, 8, 16, 16], depths=[1, 2, 1, 1], num_heads=[1, 1, 2, 2], sr_ratios=[4, 2, 2, 1])
+    sizes |= dict(patch_sizes=[4, 2, 2, 2], strides=[4, 2, 2, 2], mlp_ratios=[2, 2, 2, 2])
+    options = dict(norm_after_stage=True, drop_path_rate=0.0) | options
+    if library == 'mmseg':
+        windows = dict(windiow_sizes=[3, 3, 3, 3]) if cls == 'SVT' else {}
+        return getattr(mmseg.models.backbones, cls)(**sizes, **windows, **options)
+    windows = dict(window_sizes=[3, 3, 3, 3]) if cls == 'SVT' else {}
+    return getattr(mmpretrain.models, cls)(arch=sizes | windows, out_indices=(0, 1, 2, 3), **options)
+
+
 HOSTS = {
     'mmdet Swin': lambda **options: swin('mmdet', **options),
     'mmseg Swin': lambda **options: swin('mmseg', **options),
@@ -64,10 +84,31 @@ HOSTS = {
     'mmpretrain DINOv2': lambda **options: mmpretrain_vit(
         layer_scale_init_value=0.1, layer_cfgs=dict(ffn_type='swiglu_fused'), with_cls_token=True, **options
     ),
+    'mmseg MiT': partial(pyramid, mmseg.models.MixVisionTransformer),
+    'mmdet PVT': partial(
+        pyramid,
+        mmdet.models.PyramidVisionTransformer,
+        pretrain_img_size=32,
+        patch_sizes=(4, 2, 2, 1),
+        strides=(4, 2, 2, 1),
+    ),
+    'mmdet PVTv2': partial(pyramid, mmdet.models.PyramidVisionTransformerV2),
+    **{
+        f'{library} {cls}': partial(twins, library, cls, qkv_bias=True)
+        for library in ('mmseg', 'mmpretrain')
+        for cls in ('PCPVT', 'SVT')
+    },
     # Its tables of rotations take on the size of the last image, so it starts with that of the tests.
     'mmpretrain EVA02': lambda **options: mmpretrain_vit('ViTEVA02', img_size=(40, 48), **options),
 }
-BACKBONES = {**HOSTS, 'mmpretrain ConvNeXt': convnext}
+CONVNEXTS = {
+    'mmpretrain ConvNeXt': convnext,
+    'mmpretrain ConvNeXtV2': partial(convnext, use_grn=True, linear_pw_conv=False),
+}
+BACKBONES = {**HOSTS, **CONVNEXTS}
+# Of all other backbones few tests are in the fast suite, see conftest.py.
+OFTEN = ('Swin', 'ViT', 'DeiT', 'DINOv2', 'EVA02', 'ConvNeXt')
+RARELY = [name for name in BACKBONES if name.split()[-1] not in OFTEN]
 
 
 def image(height: int = 30, width: int = 44, batch: int = 2) -> torch.Tensor:

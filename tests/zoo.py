@@ -1,4 +1,4 @@
-"""The table of recipes in the README, made of the configs: ``python tests/zoo.py`` writes it anew."""
+"""The tables of recipes in PAGE, and METAFILE, made of the configs: ``python tests/zoo.py`` writes both anew."""
 
 import copy
 import json
@@ -20,7 +20,8 @@ from mmpeft.freeze import ParameterCounts
 from mmpeft.methods import METHODS
 from mmpeft.mm.checks import register_library
 
-README = Path('README.md')
+PAGE = Path('docs/recipes.md')
+METAFILE = Path('configs/metafile.yml')
 START, END = '<!-- zoo -->\n', '<!-- zoo end -->'
 HOSTS = dict(swin='Swin', vit='ViT', dinov2='DINOv2 ViT')
 # How certain a figure is, by a word in the brackets behind it; the first that is there counts.
@@ -118,7 +119,7 @@ def links(cell: list[Entry], text: Callable[[Entry], str] = shown) -> str:
         return '-'
     first, *others = cell
     words = [text(first), *(one.name.removeprefix(f'{first.name}_') for one in others)]
-    return ', '.join(f'[{word}](configs/{one.name}.py)' for word, one in zip(words, cell, strict=True))
+    return ', '.join(f'[{word}](../configs/{one.name}.py)' for word, one in zip(words, cell, strict=True))
 
 
 def by_method(base: str, entries: list[Entry]) -> list[list[str]]:
@@ -164,10 +165,30 @@ def zoo() -> str:
     return '\n'.join(''.join(f'| {" | ".join(row)} |\n' for row in rows) for rows in tables)
 
 
+def metafile() -> str:
+    """The recipes as OpenMMLab's tools list them. Nobody ran them here, so they have no ``Results``."""
+    lines = ['# Written by `python tests/zoo.py`: the recipes as mim lists them.', 'Models:']
+    for one in sorted(map(entry, TOP), key=order):
+        lines += [
+            f'  - Name: {one.name}',
+            f'    In Collection: {one.method}',
+            f'    Config: configs/{one.name}.py',
+            '    Metadata:',
+            f'      Training Data: {one.place.partition(",")[0]}',
+            f'      Architecture: [{title(one.base)}, "{one.place.partition(", ")[2]}"]',
+            f'      Trained Parameters of the Backbone: {one.counts.trainable}',
+        ]
+        if one.figures:
+            lines.append('      Published by Others:')
+            lines += [f'        {unit}: {figure[:-2]}' for unit, figure in one.figures.items()]
+    return '\n'.join(lines) + '\n'
+
+
 def in_place(one: Entry) -> tuple[str, str]:
     return one.base, one.place
 
 
 if __name__ == '__main__':
-    before, _, rest = README.read_text().partition(START)
-    README.write_text(before + START + zoo() + END + rest.partition(END)[2])
+    before, _, rest = PAGE.read_text().partition(START)
+    PAGE.write_text(before + START + zoo() + END + rest.partition(END)[2])
+    METAFILE.write_text(metafile())

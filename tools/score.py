@@ -1,32 +1,10 @@
 """Score adapter files, soups and an ensemble with one config, on held-out and test images, clean and damaged."""
 
-import argparse
-from collections.abc import Sequence
+from functools import partial
 
-from mmpeft.mm.running.cli import Options, one_line_errors
-from mmpeft.mm.soups.comparing import SPLITS, compare
+from mmpeft.commands.dispatch import run_command
 
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file of the runs')
-    parser.add_argument('files', nargs='+', help='adapter files, checkpoints, or work dirs')
-    parser.add_argument('--out', required=True, help='table to write (.md)')
-    parser.add_argument('--ensemble', nargs='+', default=(), metavar='FILE', help='average the predictions of these')
-    parser.add_argument('--splits', nargs='+', choices=SPLITS, default=[*SPLITS], help='default: both')
-    parser.add_argument('--corrupt', action='store_true', help='blurred, noisy and JPEG-compressed images, too')
-    parser.add_argument('--metric', help='score, higher is better (default: the first of the usual ones)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE', help='override keys of the config'
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = vars(parse_args(argv))
-    with one_line_errors():
-        print(compare(**args))
-
+main = partial(run_command, 'score')
 
 if __name__ == '__main__':
     main()

@@ -105,7 +105,7 @@ def _read_map(record: Record, path: Path, loader: Loader, labels: int) -> None:
     if (kept != values).any():
         lost = ', '.join(f'{value} read as {read}' for value, read in zip(values, kept, strict=True) if value != read)
         record.problems.append((kinds.WIDE_LABELS, f'{path.name} ({lost[:80]})'))
-    record.values = frozenset(kept.tolist())
+    record.values = frozenset(kept.tolist()) - {loader.void if loader.void != IGNORED else None}
     beyond = [value for value in sorted(record.values) if labels < value < IGNORED]
     if beyond:
         record.problems.append((kinds.LABEL_RANGE, f'{path.name} ({", ".join(map(str, beyond[:5]))})'))

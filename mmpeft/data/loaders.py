@@ -24,6 +24,7 @@ class Loader:
         deep: Whether images in folders inside the folder of images are read, too.
         reduce_zero_label: Whether label 0 is ignored and 1 is the first class; None if that is not known.
         label_map: What becomes of the labels after that.
+        void: The label that is ignored; None for 255 alone.
         folders: Those of images and annotations of VOC.
     """
 
@@ -41,6 +42,7 @@ class Loader:
     deep: bool = False
     reduce_zero_label: bool | None = None
     label_map: Mapping[int, int] | None = None
+    void: int | None = None
     folders: tuple[str, str] = ('JPEGImages', 'Annotations')
 
 

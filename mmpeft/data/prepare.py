@@ -1,4 +1,4 @@
-"""What tools/prepare_data.py does with a data set, in one call each; check.py has the fourth."""
+"""What ``mmpeft split``, ``subset`` and ``holdout`` do with a data set, in one call each; check.py has the fourth."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ def make_subset(
     format: str,
     root: Path,
     out: Path,
-    part: str | None = None,
+    part: str | Part | None = None,
     fraction: float | None = None,
     shots: int | None = None,
     group: str | None = None,
@@ -72,7 +72,7 @@ def make_holdout(
     format: str,
     root: Path,
     out: Path,
-    part: str | None = None,
+    part: str | Part | None = None,
     fraction: float = 0.02,
     group: str | None = None,
     seed: int = 0,
@@ -95,8 +95,8 @@ def make_holdout(
         yield _told(write_choice(format, root, chosen_part, chosen, out / name), chosen, records)
 
 
-def _read(format: str, root: Path, part: str | None) -> tuple[Part, list[Record]]:
-    found = tree_of(format, [part] if part else ()).parts[0]
+def _read(format: str, root: Path, part: str | Part | None) -> tuple[Part, list[Record]]:
+    found = part if isinstance(part, Part) else tree_of(format, [part] if part else ()).parts[0]
     contents = read_part(format, root, found)
     records = contents.records
     if not found.annotations or not records:

@@ -7,9 +7,10 @@ from mmpeft.hosts import leaf
 from mmpeft.hosts.backbone import Backbone
 from mmpeft.hosts.block import PreNormBlock
 from mmpeft.hosts.call import Call
-from mmpeft.hosts.convnext import ConvNeXtBackbone, LayerNorm2d
+from mmpeft.hosts.convnext import ConvNeXtBackbone, ConvNeXtBlock, LayerNorm2d
 from mmpeft.hosts.eva02 import EVA02Backbone, EVA02Block
 from mmpeft.hosts.host import Host, adapters_of
+from mmpeft.hosts.pyramid import MixBlock, PVTBlock, PyramidBackbone
 from mmpeft.hosts.registration import (
     BACKBONES,
     BLOCKS,
@@ -20,6 +21,7 @@ from mmpeft.hosts.registration import (
     register_host,
 )
 from mmpeft.hosts.swin import SwinBackbone, SwinBlock
+from mmpeft.hosts.twins import GlobalAttention, LocalBlock, MMPretrainGlobalBlock, MMSegGlobalBlock, TwinsBackbone
 from mmpeft.hosts.vit import MMPretrainBlock, MMSegBlock, MMSegViTBackbone, SelfAttention, ViTBackbone
 
 KNOWN = {
@@ -35,6 +37,16 @@ KNOWN = {
     ],
     MMSegBlock: ['mmseg.models.backbones.vit.TransformerEncoderLayer'],
     MMPretrainBlock: ['mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer'],
+    MixBlock: ['mmseg.models.backbones.mit.TransformerEncoderLayer'],
+    PVTBlock: ['mmdet.models.backbones.pvt.PVTEncoderLayer'],
+    LocalBlock: [
+        'mmseg.models.backbones.twins.LSAEncoderLayer',
+        'mmpretrain.models.backbones.twins.LSAEncoderLayer',
+    ],
+    MMSegGlobalBlock: ['mmseg.models.backbones.twins.GSAEncoderLayer'],
+    MMPretrainGlobalBlock: ['mmpretrain.models.backbones.twins.GSAEncoderLayer'],
+    GlobalAttention: ['mmpretrain.models.backbones.twins.GlobalSubsampledAttention'],
+    ConvNeXtBlock: ['mmpretrain.models.backbones.convnext.ConvNeXtBlock'],
     EVA02Block: ['mmpretrain.models.backbones.vit_eva02.EVA02EndcoderLayer'],
     SwinBackbone: [
         'mmdet.models.backbones.swin.SwinTransformer',
@@ -44,6 +56,11 @@ KNOWN = {
     MMSegViTBackbone: ['mmseg.models.backbones.vit.VisionTransformer'],
     ViTBackbone: ['mmpretrain.models.backbones.vision_transformer.VisionTransformer'],
     EVA02Backbone: ['mmpretrain.models.backbones.vit_eva02.ViTEVA02'],
+    PyramidBackbone: [
+        'mmseg.models.backbones.mit.MixVisionTransformer',
+        'mmdet.models.backbones.pvt.PyramidVisionTransformer',
+    ],
+    TwinsBackbone: ['mmseg.models.backbones.twins.PCPVT', 'mmpretrain.models.backbones.twins.PCPVT'],
     ConvNeXtBackbone: ['mmpretrain.models.backbones.convnext.ConvNeXt'],
 }
 for _host, _stock in KNOWN.items():

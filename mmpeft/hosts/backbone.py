@@ -23,6 +23,7 @@ class Backbone(Modes, Initialised, Loading):
     Attributes:
         places: For each site of this kind of backbone a pattern that the full names of its owners match.
         block: Pattern of the full names of its blocks.
+        skipped: Classes, by their qualified names, of modules that match a pattern and are neither block nor site.
         bias_options: For patterns of the names of biases that may be absent the option of the stock class that makes
             them.
         adapter_methods: The configs of the injected methods.
@@ -32,6 +33,7 @@ class Backbone(Modes, Initialised, Loading):
 
     state = ('adapter_methods', 'adapters_together', 'linears', '_checked')
     places: dict[str, str] = {}
+    skipped: tuple[str, ...] = ()
     bias_options: dict[str, str] = {}
     adapter_methods: tuple[dict, ...] = ()
     adapters_together: tuple[nn.Module, ...] = ()
@@ -41,7 +43,17 @@ class Backbone(Modes, Initialised, Loading):
     @classmethod
     def blocks_of(cls, module: nn.Module) -> list[str]:
         """The full names of the blocks of a stock backbone, in order."""
-        return [name for name, _ in module.named_modules() if re.fullmatch(cls.block, name)]
+        return cls.matching(module, cls.block)
+
+    @classmethod
+    def matching(cls, module: nn.Module, pattern: str) -> list[str]:
+        """The full names of the modules of a stock backbone that a pattern means, in order.
+
+        Not among them is what has no parameters, such as an identity in the place of a norm.
+        """
+        found = [(name, part) for name, part in module.named_modules() if re.fullmatch(pattern, name)]
+        found = [(name, part) for name, part in found if next(part.parameters(), None) is not None]
+        return [name for name, part in found if qualified_name(type(part)) not in cls.skipped]
 
     @classmethod
     def shared_sizes(cls, module: nn.Module) -> dict[str, Any]:
@@ -68,8 +80,7 @@ class Backbone(Modes, Initialised, Loading):
         for module in [*self.modules()]:
             if qualified_name(type(module)) in LINEAR and not isinstance(module, Host):
                 adapt_as(module, Linear)
-        blocks = [block for block in self.modules() if isinstance(block, Host) and block.compiles]
-        by_themselves = {layer for block in blocks for layer in {*block.modules()} - {*block.attn.modules()}}
+        by_themselves = set().union(*(host.compiled_layers() for host in self.modules() if isinstance(host, Host)))
         layers = (m for m in self.modules() if isinstance(m, Linear | nn.MultiheadAttention))
         self.linears = tuple(layer for layer in layers if layer not in by_themselves)
 

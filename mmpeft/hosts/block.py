@@ -1,4 +1,4 @@
-"""A pre-norm transformer block with its stream and branch sites named."""
+"""Blocks that can be checkpointed; a pre-norm transformer block with its stream and branch sites named."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +8,7 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmpeft.compiling import compiled
-from mmpeft.hosts.call import Call, opened
+from mmpeft.hosts.call import Call, current_call, opened
 from mmpeft.hosts.host import Host
 from mmpeft.methods.cvpt import Attention
 
@@ -17,20 +17,40 @@ NORM = ('torch.nn.modules.normalization.LayerNorm',)
 FFN = ('mmcv.cnn.bricks.transformer.FFN',)
 
 
-class PreNormBlock(Host):
+class Block(Host):
+    """A block whose sites lie inside what its ``with_cp`` checkpoints.
+
+    That does not ask whether the input needs a gradient, as stock blocks do: behind a frozen stem it does not, while
+    the adapters do.
+    """
+
+    with_cp = False
+
+    def checkpointed(self, x: Tensor, call: Call) -> Tensor:
+        if self.with_cp and is_grad_enabled():
+            return checkpoint(self.block_forward, x, call, use_reentrant=False)
+        return self.block_forward(x, call)
+
+    def block_forward(self, x: Tensor, call: Call) -> Tensor:
+        """What the block computes, checkpointing aside."""
+        raise NotImplementedError
+
+
+class PreNormBlock(Block):
     """The stock forward ``x + attn(norm1(x))``, ``x + ffn(norm2(x))``, bit for bit where no adapter sits.
 
     A subclass says what its stock class calls differently: its ``forward`` makes or takes the call and hands it to
     ``checkpointed``, and ``attention`` and, if need be, ``ffn_parts`` compute with the modules of the block.
 
-    Checkpointing does not ask whether the input needs a gradient, as stock blocks do: behind a frozen stem it does
-    not, while the adapters do. ``recompute_ffn`` does it for the norm and the layers of the feed-forward alone; where
-    the whole block is checkpointed it has no effect. With ``compiles`` the norm and the layers of the feed-forward
-    run by compiled code, too.
+    ``recompute_ffn`` checkpoints the norm and the layers of the feed-forward alone; where the whole block is
+    checkpointed it has no effect. With ``compiles`` they run by compiled code, if they are ``tokenwise``.
+
+    Attributes:
+        tokenwise: Whether the feed-forward computes each token by itself.
     """
 
     state = ('recompute_ffn', 'compiles')
-    with_cp = False
+    tokenwise = True
     recompute_ffn = False
 
     @staticmethod
@@ -48,11 +68,6 @@ class PreNormBlock(Host):
     def tell(self, what: str, adapter: nn.Module, call: Call) -> Any:
         return self.attention_weights() if what == 'attention' else super().tell(what, adapter, call)
 
-    def checkpointed(self, x: Tensor, call: Call) -> Tensor:
-        if self.with_cp and is_grad_enabled():
-            return checkpoint(self.block_forward, x, call, use_reentrant=False)
-        return self.block_forward(x, call)
-
     def block_forward(self, x: Tensor, call: Call) -> Tensor:
         x = self.at('before_attn', x, x, call)
         branch = self.attention(self.norm1(x), call)
@@ -62,12 +77,15 @@ class PreNormBlock(Host):
         out = self.at('beside_ffn', self.feed_forward(x, call), x, call)
         return self.at('after_ffn', out, out, call)
 
+    def compiled_layers(self) -> set[nn.Module]:
+        return {*self.modules()} - {*self.attn.modules()} if self.compiles and self.tokenwise else set()
+
     def feed_forward(self, x: Tensor, call: Call) -> Tensor:
         """``x`` plus the feed-forward of its norm; the site ``ffn_branch`` lies before the drop path."""
         layers, scale, drop = self.ffn_parts(call)
 
         def branch_of(x: Tensor) -> Tensor:
-            if self.compiles and 'ffn_input' not in self.adapters:
+            if self.compiles and self.tokenwise and 'ffn_input' not in self.adapters:
                 # Layers of compiled code are told nothing: they cast, and their adapters compose, by themselves.
                 with opened(Call()):
                     branch = compiled(_branch, self, x, layers)
@@ -94,3 +112,10 @@ class PreNormBlock(Host):
 def _branch(block: PreNormBlock, x: Tensor, layers: Callable) -> Tensor:
     """What the layers of the feed-forward make of the stream; drop path comes later and differs from block to block."""
     return layers(block.norm2(x))
+
+
+class GridBlock(PreNormBlock):
+    """A block that is given the grid with its tokens."""
+
+    def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+        return self.checkpointed(x, current_call().on_grid(hw_shape))

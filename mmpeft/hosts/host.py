@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,6 +15,8 @@ from mmpeft.start import draw
 
 # What FSDP, FSDP2 and tensor parallelism (DTensor), and DeepSpeed's ZeRO-3 set on parameters that they shard.
 SHARD_MARKS = ('_fsdp_flattened', 'device_mesh', 'ds_id')
+# The name of a weight or bias in a module; of one whose rows lie in several layers, those of its parts in order.
+Names = str | tuple[str, ...]
 
 
 def qualified_name(cls: type) -> str:
@@ -56,9 +60,13 @@ class Host:
         """What an adapter at ``site`` of a stock ``module`` can be built from, of ``mmpeft.methods.method.SIZES``."""
         raise NotImplementedError
 
-    def layer_of(self, site: str) -> tuple[nn.Module, str, str] | None:
+    def layer_of(self, site: str) -> tuple[nn.Module, Names, Names] | None:
         """The layer whose output ``site`` is, with the names of its weight and bias; None if it is of no layer."""
         return None
+
+    def compiled_layers(self) -> set[nn.Module]:
+        """The modules of the base that run in compiled code."""
+        return set()
 
     @classmethod
     def check(cls, module: nn.Module) -> None:
@@ -108,6 +116,30 @@ class Host:
         if adapter is None:
             return y
         return y + self.run(adapter, x, call) if adapter.beside else self.run(adapter, y, call)
+
+    def at_projections(
+        self, x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What goes on from the site ``qkv``: queries of ``x``, and keys and values of ``other``.
+
+        An adapter that folds is folded into the weight, of which each of the two takes its rows.
+
+        Shape: ``(..., N, C), (..., M, C), (3 C, C), (3 C) -> (..., N, C), (..., M, C), (..., M, C)``
+        """
+        call, adapter = current_call(), self.adapters['qkv'] if 'qkv' in self.adapters else None
+        if adapter is not None and not adapter.folds:
+            q, (_, k, v) = (self.at_linear('qkv', tokens, weight, bias).chunk(3, dim=-1) for tokens in (x, other))
+            return q[0], k, v
+        if adapter is None:
+            weight, bias = call.cast(weight), call.cast(bias)
+        else:
+            weight, bias = adapter.fold(weight, bias)
+        rows = len(weight) // 3
+        q, kv = (
+            F.linear(tokens, weight[part], None if bias is None else bias[part])
+            for tokens, part in ((x, slice(rows)), (other, slice(rows, None)))
+        )
+        return q, *kv.chunk(2, dim=-1)
 
     def restore(self) -> None:
         """Give the module its stock class back, and leave none of our attributes in it."""
@@ -159,8 +191,17 @@ def adapters_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def layer_tensors(host: type[Host], module: nn.Module, site: str) -> tuple[Tensor | None, Tensor | None]:
     """Weight and bias of the layer whose output a site of a stock or adapted module is; None for what is not there."""
-    layer = host.layer_of(module, site)
-    return (None, None) if layer is None else tuple(getattr(layer[0], name) for name in layer[1:])
+    target = host.layer_of(module, site)
+    if target is None:
+        return None, None
+    layer, *both = target
+    parts = ([attrgetter(name)(layer) for name in each(names)] for names in both)
+    return tuple(of[0] if len(of) == 1 or of[0] is None else torch.cat(of) for of in parts)
+
+
+def each(names: Names) -> tuple[str, ...]:
+    """The names of the parts of a weight or a bias, in the order of their rows."""
+    return (names,) if isinstance(names, str) else names
 
 
 def start(backbone: nn.Module, place: str) -> None:

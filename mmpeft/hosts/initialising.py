@@ -23,10 +23,14 @@ class Initialised(KnowsBase):
 
     @property
     def pretrained_cfg(self) -> Mapping | None:
-        """The part of ``init_cfg`` that names a file with weights for the base, if there is one."""
+        """The part of ``init_cfg`` that names a file with weights for the base, if there is one.
+
+        PVT's configs name the file alone, without a type.
+        """
         config = getattr(self, 'init_cfg', None)
         configs = config if isinstance(config, list | tuple) else [config or {}]
-        return next((config for config in configs if str(config.get('type')).startswith('Pretrained')), None)
+        kinds = ((str(config.get('type', 'Pretrained')), config) for config in configs if 'checkpoint' in config)
+        return next((config for kind, config in kinds if kind.startswith('Pretrained')), None)
 
     def _drawable(self) -> bool:
         """Whether stock code may fill the base: not if it would draw over the only copy of it."""

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from mmpeft.hosts.backbone import Backbone
-from mmpeft.hosts.block import FFN, NORM, PreNormBlock
-from mmpeft.hosts.call import Call, current_call
+from mmpeft.hosts.block import FFN, NORM, GridBlock
+from mmpeft.hosts.call import Call
 from mmpeft.hosts.host import adapt_as, qualified_name
 from mmpeft.hosts.windows import WindowAttention
 from mmpeft.methods.cvpt import Attention
@@ -16,13 +16,10 @@ SHIFTED = tuple(f'{file}.ShiftWindowMSA' for file in FILES)
 WINDOWS = tuple(f'{file}.WindowMSA' for file in FILES)
 
 
-class SwinBlock(PreNormBlock):
-    """A block that is given the grid with its tokens."""
+class SwinBlock(GridBlock):
+    """A block whose attention is in windows."""
 
     parts = {'norm1': NORM, 'attn': SHIFTED, 'attn.w_msa': WINDOWS, 'norm2': NORM, 'ffn': FFN}
-
-    def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-        return self.checkpointed(x, current_call().on_grid(hw_shape))
 
     def attention(self, y: Tensor, call: Call) -> Tensor:
         return self.attn(y, call.hw_shape)

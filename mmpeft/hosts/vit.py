@@ -105,7 +105,8 @@ class SelfAttention(Host):
 
     No hook reaches between the projections of the stock module, so this computes the same with
     ``scaled_dot_product_attention``, and without adapters, too, where nothing of it trains: the stock module keeps
-    weights for each head and pair of tokens. In a ViT block key and value are the query.
+    weights for each head and pair of tokens. In a ViT block key and value are the query; behind a spatial reduction
+    both are of a smaller map.
     """
 
     calls_stock = True
@@ -127,8 +128,12 @@ class SelfAttention(Host):
         if key_padding_mask is not None or attn_mask is not None:
             raise ValueError('Adapters inside nn.MultiheadAttention take no masks.')
         x = query.transpose(0, 1)  # as the block around has it in memory
-        qkv = self.at_linear('qkv', x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=2))
+        projection = self.in_proj_weight, self.in_proj_bias
+        if key is query:
+            parts = self.at_linear('qkv', x, *projection).chunk(3, dim=2)
+        else:
+            parts = self.at_projections(x, key.transpose(0, 1), *projection)
+        q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         y = y.transpose(1, 2).flatten(2)
         return self.at_linear('proj', y, self.out_proj.weight, self.out_proj.bias).transpose(0, 1), None

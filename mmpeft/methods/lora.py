@@ -1,7 +1,7 @@
 """LoRA: low-rank changes of linear layers, and of the convolution that embeds patches."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mmpeft.methods.method import Method
 
 PARTS = ('q', 'k', 'v')
-LEAVES = ('proj', 'fc1', 'fc2', 'patch_embed')
+FEED_FORWARD = ('fc1', 'fc2')
+LEAVES = ('proj', *FEED_FORWARD, 'patch_embed')
 
 
 class LoRA(Method):
@@ -91,6 +92,12 @@ class LoRA(Method):
         parts = tuple(part for part in PARTS if part in targets)
         places = {'qkv': {**options, 'targets': parts}} if parts else {}
         return places | {leaf: {**options, 'targets': None} for leaf in LEAVES if leaf in targets}
+
+    @classmethod
+    def places_in(cls, options: Mapping[str, Any], known: Collection[str]) -> dict[str, dict]:
+        """The same; where there is no attention, as in ConvNeXt, the default targets are ``fc1`` and ``fc2``."""
+        without = 'targets' not in options and 'qkv' not in known
+        return cls.places({**options, 'targets': FEED_FORWARD} if without else options)
 
     def reset_parameters(self) -> None:
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))

@@ -1,7 +1,7 @@
 """What a method is: what each says of itself, what it is built from, and what it is called with."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,7 @@ class Method(nn.Module):
     ``forward`` or, for a method that is a linear layer's alone, in ``after_linear``.
 
     Attributes:
-        sites: Where its adapters sit by default. Layers in this list that a backbone does not have are left out.
+        sites: Where its adapters sit by default. Those in this list that a backbone does not have are left out.
         reads: What its ``forward`` is called with after the tensor, in this order: ``'hw_shape'``, the height and width
             of the grid of tokens; ``'attention'``, the weights of the block's self-attention as they are now
             (``mmpeft.methods.cvpt.Attention``); ``'together'``, what ``together`` made for this adapter, None where it
@@ -85,6 +85,11 @@ class Method(nn.Module):
             ValueError: The options name a site that this method does not know.
         """
         return {site: dict(options) for site in cls.sites}
+
+    @classmethod
+    def places_in(cls, options: Mapping[str, Any], known: Collection[str]) -> dict[str, dict]:
+        """The same in a backbone that has the sites ``known``."""
+        return cls.places(options)
 
     @classmethod
     def once(cls, options: Mapping[str, Any]) -> bool:

@@ -100,6 +100,11 @@ class Mona(Method):
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int], weights: Weights | None = None) -> Tensor:
         self._check_grid(x, hw_shape)
+        if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+            raise RuntimeError(
+                "PyTorch's old ONNX exporter cannot take Mona, because it knows no computed kernels. Use the new one: "
+                'torch.onnx.export(..., dynamo=True).'
+            )
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.steps(x, self.parts().composed(), lambda y, *weights: convolution(y, hw_shape, *weights))
         weights = self.together([self])[0] if weights is None else weights

@@ -126,6 +126,12 @@ def wrapper_form(name: str, config: Mapping) -> dict:
 
 
 def _build_named(name: str, /, **config) -> nn.Module:
+    """Build the backbone that ``name`` stands for: a method in a stock backbone of the default scope.
+
+    Args:
+        name: Such as ``MonaSwinTransformer``.
+        **config: Options of the stock backbone and of the method, side by side.
+    """
     return build_adapted_backbone(**wrapper_form(name, config))
 
 

@@ -135,8 +135,7 @@ def _refuse(report: PartReport, way_out: str) -> None:
     found = [line.removeprefix('PROBLEM: ') for line in report.lines() if line.startswith('PROBLEM')]
     more = f'; and {len(found) - SHOWN} more kinds' if len(found) > SHOWN else ''
     raise UserError(
-        f'{report.name}: {"; ".join(found[:SHOWN])}{more}.{way_out} All that is wrong: '
-        'python tools/prepare_data.py check --config CONFIG.'
+        f'{report.name}: {"; ".join(found[:SHOWN])}{more}.{way_out} All that is wrong: mmpeft check --config CONFIG.'
     )
 
 

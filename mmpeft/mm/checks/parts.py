@@ -83,7 +83,7 @@ def described(cfg: Config, split: str, key: str, dataset: dict) -> Described | N
     if format == 'dota':
         common |= dict(image_ending=f'.{ending}')
         return _described(format, key, dataset, paths[0], paths[1].get('img_path', ''), names, Loader(**common))
-    return _described_maps(key, dataset, kind, names, steps, dict(common, image_ending=ending))
+    return _described_maps(cfg, key, dataset, kind, names, steps, dict(common, image_ending=ending))
 
 
 def _described(
@@ -94,7 +94,7 @@ def _described(
 
 
 def _described_maps(
-    key: str, dataset: dict, kind: type, names: tuple[str, ...], steps: list[dict], common: dict
+    cfg: Config, key: str, dataset: dict, kind: type, names: tuple[str, ...], steps: list[dict], common: dict
 ) -> Described:
     reduce = bool(option_of(kind, dataset, 'reduce_zero_label'))
     for step in steps:
@@ -113,6 +113,7 @@ def _described_maps(
         **common,
         reduce_zero_label=reduce,
         label_map=label_map,
+        void=_void(cfg, kind, dataset),
         label_ending=option_of(kind, dataset, 'seg_map_suffix'),
         listed=path if listed and not os.path.isdir(path) else None,
         deep=True,
@@ -124,6 +125,14 @@ def _described_maps(
     kept = [label for label in range(count) if (label_map or {}).get(label) != 255]
     classes = tuple(f'label {label + first}' for label in kept)
     return Described('ade20k', Path(root), part, names, classes, count - 1 + first if names else None)
+
+
+def _void(cfg: Config, kind: type, dataset: dict) -> int | None:
+    """The label that is ignored, where the data set and all heads name the same one."""
+    heads = [head for name, node in cfg.model.items() if name.endswith('_head') for head in _steps(node)]
+    said = {head.get('ignore_index', 255) for head in heads if 'num_classes' in head}
+    own = option_of(kind, dataset, 'ignore_index')
+    return own if said == {own} else None
 
 
 def _class_names(key: str, dataset: dict, kind: type | None) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Read a config file, import the library that it is written for, and find its parts."""
 
 import inspect
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -14,6 +13,7 @@ from mmengine.runner import Runner
 
 from mmpeft.mm.checks.errors import UserError
 from mmpeft.mm.checks.names import find_scope, has_classes, use_names
+from mmpeft.shipped import config_file, similar_recipes
 
 # Keys that Runner reads from the config although they are no argument of its own.
 MORE_KEYS = {
@@ -34,16 +34,24 @@ MORE_KEYS = {
 def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
     """The config file with the given keys overridden; where types are classes, as in pure Python, names stand for them.
 
+    Args:
+        path: A file, or the name of a recipe that comes with the package, such as ``mona_swin_coco.py``.
+        options: Keys to override.
+
     Raises:
         UserError: The file is missing or does not parse, an option does not fit it, or its classes are of a library
             that is not installed.
     """
-    if not os.path.isfile(path):
-        raise UserError(f'No config file {path}.')
+    file = config_file(path)
+    if file is None:
+        similar = similar_recipes(path)
+        meant = f' Did you mean the recipe {" or ".join(similar)}?' if similar else ''
+        raise UserError(f'No config file {path}.{meant}')
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(file)
     except Exception as error:
         raise UserError(f'The config {path} does not parse: {_short(error)}') from error
+    _forget_our_scope(cfg._cfg_dict)
     with _without_adverts():  # to look at a class is to import it
         in_python = has_classes(cfg)
     if in_python:
@@ -114,6 +122,18 @@ def _without_adverts() -> Iterator[None]:
     with redirect_stdout(StringIO()) as printed:
         yield
     print(*[line for line in printed.getvalue().splitlines(True) if 'OneDL' not in line], sep='', end='')
+
+
+def _forget_our_scope(node: Any) -> None:
+    """Drop the scope that mmengine gives to what is inherited by ``mmpeft::``: a recipe is written in its library's."""
+    if isinstance(node, dict):
+        if node.get('_scope_') == 'mmpeft':
+            del node['_scope_']
+        children = node.values()
+    else:
+        children = node if isinstance(node, list | tuple) else ()
+    for child in children:
+        _forget_our_scope(child)
 
 
 def _short(error: Exception, most: int = 300) -> str:

@@ -5,11 +5,16 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import DictAction
+from mmengine.dist import is_main_process as is_main_process
 
+from mmpeft.data.trees import TREES
 from mmpeft.mm.checks import UserError
+
+PART = 'part of the data set, such as train; NAME=ANNOTATIONS:IMAGES, under ROOT, for one of your own'
 
 
 class Options(DictAction):
@@ -44,6 +49,20 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override keys of the config, such as train_dataloader.batch_size=4; lists as key="[a,b]"',
     )
+
+
+def add_choice_of_images(parser: argparse.ArgumentParser, out: str) -> None:
+    """Add what commands that choose images have in common; ``out`` says what they write."""
+    parser.add_argument('format', choices=TREES)
+    parser.add_argument('root', type=Path, help='folder of the data set')
+    parser.add_argument('out', type=Path, help=out)
+    parser.add_argument('--part', help=f'{PART}; default: the first')
+    parser.add_argument(
+        '--group',
+        metavar='REGEX',
+        help='start of a name that images of one source share (default: of one patched image)',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='other seeds choose other images (default: 0)')
 
 
 def set_local_rank(rank: int) -> None:

@@ -113,7 +113,7 @@ def comparison(results: Sequence[Result]) -> str:
 def _prepare_data(cfg: Config, config: str, tell: Callable[[str], None]) -> None:
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
     if dataset.get('type') != 'mmpeft.DigitsDataset':
-        raise UserError(f'{config} does not train on the digits of the demo; use tools/train.py for it.')
+        raise UserError(f'{config} does not train on the digits of the demo; use mmpeft train for it.')
     manifest = prepare_digits(dataset.data_root)
     parts = [
         f'{part["images"]} {split} images with {part["instances"]} digits' for split, part in manifest['counts'].items()

@@ -7,15 +7,15 @@ from mmengine.config import Config, ConfigDict
 
 from mmpeft.mm.checks import UserError, evaluators, leaves
 
-ADVICE = 'tools/prepare_data.py holdout writes one, and the rest to train on.'
+ADVICE = 'mmpeft holdout writes one, and the rest to train on.'
 
 
 def hold_out(cfg: Config) -> None:
     """Let ``cfg`` validate on its held-out split instead of its validation data, in place, if it names one.
 
     ``heldout`` in a config holds what its data set has other than the (first) training data set, ``ann_file`` above
-    all, and as ``evaluator`` what the validation's evaluator has other then. Pipeline and evaluator are those of the
-    validation, or else of the test.
+    all, or ``data_prefix`` where a folder is the list, and as ``evaluator`` what the validation's evaluator has other
+    then. Pipeline and evaluator are those of the validation, or else of the test.
 
     Raises:
         UserError: The config says too little to score on the split.
@@ -58,10 +58,10 @@ def heldout_dataset(cfg: Config) -> ConfigDict:
     """The config of the data set that ``cfg.heldout`` describes, all of it and as validation reads it.
 
     Raises:
-        UserError: It names no ``ann_file``, or the one that is trained on.
+        UserError: It names no ``ann_file`` and no ``data_prefix``, or the one that is trained on.
     """
     dataset = heldout_training_dataset(cfg)
-    for key in ('filter_cfg', 'indices'):
+    for key in {'filter_cfg', 'indices'} - {*cfg.heldout}:
         dataset.pop(key, None)
     _, validating = next(leaves('', cfg.val_dataloader.dataset))
     dataset.update(pipeline=deepcopy(validating.pipeline), test_mode=True)
@@ -75,9 +75,12 @@ def heldout_training_dataset(cfg: Config) -> ConfigDict:
         UserError: As above.
     """
     options = {key: value for key, value in cfg.heldout.items() if key != 'evaluator'}
-    if not options.get('ann_file'):
-        raise UserError(f'heldout is a dict(ann_file=...), got {dict(cfg.heldout)}. {ADVICE}')
+    named = [key for key in ('ann_file', 'data_prefix') if options.get(key)]
+    if not named:
+        raise UserError(
+            f'heldout is a dict(ann_file=...), or of another data_prefix, got {dict(cfg.heldout)}. {ADVICE}'
+        )
     _, training = next(leaves('', cfg.train_dataloader.dataset))
-    if options['ann_file'] == training.get('ann_file'):
-        raise UserError(f'heldout.ann_file is {options["ann_file"]}, which is trained on. {ADVICE}')
+    if all(options[key] == training.get(key) for key in named):
+        raise UserError(f'heldout.{named[0]} is {options[named[0]]}, which is trained on. {ADVICE}')
     return ConfigDict(deepcopy({**training, **options}))

@@ -49,7 +49,7 @@ class ProgressHook(Hook):
         loss = runner.message_hub.get_scalar('train/loss').mean(20)
         left = gone / share - gone
         epoch = f'epoch {runner.epoch + 1:2d}/{runner.max_epochs}'
-        return f'  {epoch} [{_bar(share)}] loss {loss:6.3f}   {_clock(gone)} gone, {_clock(left)} left'
+        return f'  {epoch} [{_bar(share)}] loss {loss:6.3f}   {clock(gone)} gone, {clock(left)} left'
 
 
 class ScoringHook(Hook):
@@ -65,7 +65,7 @@ class ScoringHook(Hook):
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if self.stream.isatty():
             share, gone = (batch_idx + 1) / len(runner.val_dataloader), time.monotonic() - self.start
-            times = f'{_clock(gone)} gone, {_clock(gone / share - gone)} left'
+            times = f'{clock(gone)} gone, {clock(gone / share - gone)} left'
             _rewrite(self.stream, f'  {self.what} [{_bar(share)}] {times}')
 
     def after_val(self, runner: Runner) -> None:
@@ -82,5 +82,6 @@ def _bar(share: float) -> str:
     return ('#' * round(BAR * share)).ljust(BAR, '.')
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds, as in 12:05."""
     return f'{int(seconds) // 60}:{int(seconds) % 60:02d}'

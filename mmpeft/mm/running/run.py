@@ -22,6 +22,7 @@ from mmpeft.mm.checks import (
 from mmpeft.mm.running.config import add_companions, inject_at_build, list_hook, log_to, use_exact_resume
 from mmpeft.mm.running.fit import FiniteHook, FitHook
 from mmpeft.mm.running.holdout import hold_out
+from mmpeft.mm.running.start import CalmRunner, StartHook
 from mmpeft.mm.running.tta import use_tta
 from mmpeft.mm.saving.resume import check_same_methods, newest_resumable
 from mmpeft.mm.weights.checkpoints import check_file, check_resumable, checkpoints_as_data
@@ -74,7 +75,8 @@ def train(
     use_exact_resume(cfg)
     with checkpoints_as_data(cfg):
         runner = _build(cfg)
-        runner.register_hook(FiniteHook())
+        for hook in (FiniteHook(), StartHook()):
+            runner.register_hook(hook)
         runner.train()
     return runner
 
@@ -125,8 +127,8 @@ def test(
         use_tta(cfg)
     with checkpoints_as_data(cfg):
         runner = _build(cfg)
-        runner.register_hook(FitHook())
-        runner.register_hook(FiniteHook())
+        for hook in (FitHook(), FiniteHook(), StartHook()):
+            runner.register_hook(hook)
         if out is not None and cfg.default_scope != 'mmseg':
             runner.test_evaluator.metrics.append(_dump_metric(cfg.default_scope, out))
         return runner.test()
@@ -161,7 +163,7 @@ def _set_start(cfg: Config, resume: str | None) -> None:
 
 
 def _build(cfg: Config) -> Runner:
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else CalmRunner.from_cfg(cfg)
 
 
 def _use_amp(cfg: Config) -> None:

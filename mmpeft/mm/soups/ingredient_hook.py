@@ -73,7 +73,7 @@ def _check_heldout(runner: Runner) -> str:
     if runner.val_loop is None or runner.cfg.val_dataloader.dataset != heldout_dataset(runner.cfg):
         raise RuntimeError(
             'The config names a held-out split, and validation does not run on it: a best checkpoint would be chosen '
-            'on other images. Train with tools/train.py of mmpeft, or call mmpeft.mm.running.holdout.hold_out(cfg) '
+            'on other images. Train with mmpeft train, or call mmpeft.mm.running.holdout.hold_out(cfg) '
             'first.'
         )
     held = image_names(runner.val_dataloader.dataset)

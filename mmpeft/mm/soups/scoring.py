@@ -119,12 +119,16 @@ class FixedBatches:
         batch_size: Images in a batch.
         images: How many images; all of a smaller data set.
         alike: Leave a last batch out that is smaller than the others.
+
+    Attributes:
+        images: How many images the data set has.
     """
 
     def __init__(self, dataset: Mapping[str, Any], batch_size: int, images: int, alike: bool = False) -> None:
         with _quiet():
             self._dataset = DATASETS.build(dataset)
-        order = torch.randperm(len(self._dataset), generator=torch.Generator().manual_seed(0))
+        self.images = len(self._dataset)
+        order = torch.randperm(self.images, generator=torch.Generator().manual_seed(0))
         chunks = order[:images].split(batch_size)
         self._chunks = [chunk for chunk in chunks if not alike or len(chunk) == len(chunks[0])]
 

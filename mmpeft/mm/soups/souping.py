@@ -132,7 +132,7 @@ def _read(config: str, cfg_options: dict[str, Any] | None, options: Options, rec
     elif recipe in ('greedy', 'learned'):
         raise UserError(
             f'A {recipe} soup is chosen on held-out images, and the config names none: set heldout.ann_file (with '
-            '--cfg-options; tools/prepare_data.py holdout writes one). To choose on the test data all the same, whose '
+            '--cfg-options; mmpeft holdout writes one). To choose on the test data all the same, whose '
             'scores then mean little: --test-split-i-know.'
         )
     if options.on_test or cfg.get('heldout'):

@@ -1,45 +1,24 @@
 """What tools/sweep.py does: runs of one config from one start, with sampled hyper-parameters, to make a soup of."""
 
-import json
 import math
 import random
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from mmpeft.files import write_atomically
 from mmpeft.mm.checks import UserError, check_data, leaves
 from mmpeft.mm.running.config import buildable_config
 from mmpeft.mm.running.holdout import ADVICE, hold_out
+from mmpeft.mm.running.many import Cluster, Run, check_same, hand_over, train_here, write_plan, write_run
 from mmpeft.mm.soups.start_file import write_start
 
-LAUNCHERS = ('local', 'print', 'torchrun', 'slurm')
 PLAN = 'sweep.json'
 SCRIPT = 'sweep.sh'
 PHOTOMETRIC = ('PhotoMetricDistortion', 'mmdet.PhotoMetricDistortion')
 FLIPS = ('RandomFlip', 'mmdet.RandomFlip')
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a sweep: its config, its work dir, what was sampled for it, and the command that trains it."""
-
-    config: Path
-    work_dir: Path
-    sampled: Mapping[str, Any]
-    command: tuple[str, ...]
-
-    @property
-    def marker(self) -> Path:
-        """A file that says that the run came to its end."""
-        return self.work_dir / 'finished'
 
 
 def sweep(
@@ -86,29 +65,24 @@ def sweep(
     ranges = _ranges(cfg, lr, decay)
     if runs < 1:
         raise UserError(f'A sweep has at least one run, got --runs {runs}.')
-    if launcher == 'slurm' and not partition:
-        raise UserError('Slurm needs a partition; name it with --partition.')
+    cluster = Cluster(launcher, gpus, partition)
     folder = Path(out)
     plan = dict(config=cfg.pretty_text, seed=seed, ranges=ranges)
     start = next(iter(folder.glob('start.*')), None)
-    _check_same(folder, plan, started=start is not None)
+    check_same(folder / PLAN, plan, 'sweep', started=start is not None)
     # In this order: what a kill leaves behind says which sweep it is of.
-    write_atomically(folder / PLAN, lambda file: file.write(json.dumps(plan).encode()))
+    write_plan(folder / PLAN, plan)
     start = start or write_start(cfg, folder, seed)
     planned = [_plan(cfg, number, folder, start, tools, seed, ranges) for number in range(runs)]
-    for run in planned:
-        tell(f'{run.work_dir}: {", ".join(f"{name} {value:.4g}" for name, value in run.sampled.items())}')
+    for run, sampled in planned:
+        tell(f'{run.work_dir}: {", ".join(f"{name} {value:.4g}" for name, value in sampled.items())}')
     if launcher == 'local':
-        for run in planned:
-            _train(run, tell)
-    elif launcher == 'print':
-        tell('\n'.join(shlex.join(run.command) for run in planned))
+        for run, _ in planned:
+            train_here(run, tell)
     else:
-        text = _torchrun(planned, tools, gpus) if launcher == 'torchrun' else _slurm(planned, tools, gpus, partition)
-        write_atomically(folder / SCRIPT, lambda file: file.write(text.encode()))
-        tell(f'Train with: {"bash" if launcher == "torchrun" else "sbatch"} {folder / SCRIPT}')
+        hand_over([run for run, _ in planned], cluster, folder / SCRIPT, tools, tell)
     soup = f'{folder / "greedy"}{start.suffix}'
-    tell(f'Then mix with: python {tools / "soup.py"} greedy {planned[0].config} {folder}/run_*/ --out {soup}')
+    tell(f'Then mix with: mmpeft soup greedy {planned[0][0].config} {folder}/run_*/ --out {soup}')
 
 
 def _read(config: str, cfg_options: dict[str, Any] | None) -> Config:
@@ -137,25 +111,10 @@ def _ranges(cfg: Config, lr: Sequence[float] | None, decay: Sequence[float] | No
     return found
 
 
-def _check_same(folder: Path, plan: dict, started: bool) -> None:
-    """Refuse to mix two sweeps in one folder; one that has no start file yet left nothing to mix with."""
-    path = folder / PLAN
-    if not started or not path.is_file():
-        found = folder.iterdir() if folder.is_dir() else ()
-        if any(file != path and not file.name.startswith('.') for file in found):
-            raise UserError(f'{folder} holds files that no sweep made; name another --out.')
-        return
-    before = json.loads(path.read_text(encoding='utf-8'))
-    differing = [name for name in plan if before.get(name) != plan[name]]
-    if differing:
-        raise UserError(
-            f'{folder} holds a sweep with another {" and ".join(differing)}; name another --out, or give the '
-            'same arguments to go on with it.'
-        )
-
-
-def _plan(cfg: Config, number: int, folder: Path, start: Path, tools: Path, seed: int, ranges: Mapping) -> Run:
-    """Sample one run and write its config."""
+def _plan(
+    cfg: Config, number: int, folder: Path, start: Path, tools: Path, seed: int, ranges: Mapping
+) -> tuple[Run, dict[str, float]]:
+    """Write the config of one run, and what was sampled for it."""
     draw = random.Random(f'{seed}:{number}')
     cfg = deepcopy(cfg)
     sampled = {name: math.exp(draw.uniform(*map(math.log, bounds))) for name, bounds in ranges.items()}
@@ -163,13 +122,8 @@ def _plan(cfg: Config, number: int, folder: Path, start: Path, tools: Path, seed
     sampled['seed'] = draw.randrange(10_000)
     cfg.randomness = {**cfg.get('randomness', {}), 'seed': sampled['seed']}
     sampled |= _augment(cfg, draw)
-    cfg.load_from, cfg.resume = str(start), False
-    config, work_dir = folder / f'run_{number:02}.py', folder / f'run_{number:02}'
-    if not config.is_file():
-        text = cfg.pretty_text
-        write_atomically(config, lambda file: file.write(text.encode()))
-    command = (sys.executable, str(tools / 'train.py'), str(config), '--work-dir', str(work_dir), '--resume')
-    return Run(config, work_dir, sampled, command)
+    cfg.load_from = str(start)
+    return write_run(cfg, folder, f'run_{number:02}', tools), sampled
 
 
 def _augment(cfg: Config, draw: random.Random) -> dict[str, float]:
@@ -191,52 +145,3 @@ def _pipelines(dataset: Any) -> Iterator[list]:
     for _, leaf in leaves('', dataset):
         if 'pipeline' in leaf:
             yield leaf.pipeline
-
-
-def _train(run: Run, tell: Callable[[str], None]) -> None:
-    if run.marker.exists():
-        tell(f'{run.work_dir} is finished already')
-        return
-    run.work_dir.mkdir(parents=True, exist_ok=True)
-    log = run.work_dir / 'console.log'
-    tell(f'{run.work_dir}: training, the log is {log}')
-    with log.open('ab') as file:
-        before = file.tell()
-        status = subprocess.run(run.command, stdout=file, stderr=subprocess.STDOUT).returncode
-    if status:
-        said = log.read_bytes()[before:].decode(errors='replace').split('\n')
-        last = next((line.strip() for line in reversed(said) if line.strip()), f'status {status}, without a word')
-        raise UserError(f'{run.work_dir} failed ({last}); see {log}.')
-    run.marker.touch()
-
-
-def _torchrun(runs: Sequence[Run], tools: Path, gpus: int) -> str:
-    lines = ['#!/usr/bin/env bash', '# Trains each run on all GPUs, one after the other.', 'set -euo pipefail']
-    for run in runs:
-        config, work_dir, marker = (shlex.quote(str(path)) for path in (run.config, run.work_dir, run.marker))
-        script = shlex.quote(str(tools / 'dist_train.sh'))
-        lines.append(
-            f'[ -e {marker} ] || {{ {script} {config} {gpus} --work-dir {work_dir} --resume; touch {marker}; }}'
-        )
-    return '\n'.join(lines) + '\n'
-
-
-def _slurm(runs: Sequence[Run], tools: Path, gpus: int, partition: str) -> str:
-    configs = ' '.join(shlex.quote(str(run.config)) for run in runs)
-    script = shlex.quote(str(tools / 'slurm_train.sh'))
-    return f"""#!/usr/bin/env bash
-# An array job, one task a run: sbatch THIS_FILE. Submitted again, finished runs end at once and broken ones go on.
-#SBATCH --job-name=sweep
-#SBATCH --array=0-{len(runs) - 1}
-#SBATCH --partition={partition}
-#SBATCH --ntasks={gpus}
-#SBATCH --gres=gpu:{gpus}
-#SBATCH --cpus-per-task=5
-set -euo pipefail
-configs=({configs})
-config=${{configs[$SLURM_ARRAY_TASK_ID]}}
-work_dir=${{config%.py}}
-[ -e "$work_dir/finished" ] && exit 0
-GPUS={gpus} GPUS_PER_NODE={gpus} {script} {shlex.quote(partition)} sweep "$config" "$work_dir" --resume
-touch "$work_dir/finished"
-"""

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from mmpeft.freeze import is_adapter
 from mmpeft.hosts import Backbone
 from mmpeft.mm.together import in_all
 from mmpeft.mm.weights.checkpoints import checkpoints_as_data, state_in
-from mmpeft.mm.weights.sources import fetch_base
+from mmpeft.mm.weights.sources import fetch_base, folder_of
 from mmpeft.opened_file import AdapterFile
 from mmpeft.report import listed
 
@@ -94,17 +95,11 @@ def _candidates(file: AdapterFile, init_cfg: Mapping | None) -> Iterator[Candida
 
 def _remote(place: str, prefix: str) -> Candidate:
     """A base that only the file names: what was fetched and is not the base does not stay."""
-    fetched = []
-
-    def load(backbone: Backbone) -> None:
-        fetched.append(fetch_base(place))
-        load_base(backbone, f'{prefix}{fetched[0]}')
-
-    def forget() -> None:
-        for path in fetched:
-            path.unlink(missing_ok=True)
-
-    return Candidate(place, load, forget)
+    return Candidate(
+        place,
+        load=lambda backbone: load_base(backbone, f'{prefix}{fetch_base(place)}'),
+        forget=lambda: shutil.rmtree(folder_of(place), ignore_errors=True),
+    )
 
 
 def _downloads() -> Path:

@@ -22,12 +22,13 @@ HUB = re.compile(rf'hf://(?P<repo>[^/@#]+/[^/@#]+)/(?P<file>[^@#]+?)(@(?P<revisi
 WEB = re.compile(rf'(?P<url>https?://[^#]+\.safetensors)({SUM})?')
 
 
-def fetch(place: str) -> Path:
+def fetch(place: str, cache: Path | None = None) -> Path:
     """The local copy of a shared file.
 
     Args:
         place: ``hf://owner/repo/file.safetensors``, with ``@revision`` if it is not the main one, or
             ``https://host/file.safetensors``; with ``#sha256=`` and 64 digits the file must have that sum.
+        cache: Where to keep what comes from the hub, if not in the hub's own cache.
 
     Raises:
         UserError: The place is malformed, or the file cannot be fetched.
@@ -39,7 +40,7 @@ def fetch(place: str) -> Path:
             f'{place} is no place of a shared file; they read hf://owner/repo/file.safetensors[@revision] or '
             'https://host/file.safetensors, each with #sha256=<64 hexadecimal digits> if wanted.'
         )
-    path = _from_hub(hub['repo'], hub['file'], hub['revision']) if hub else _from_web(web['url'])
+    path = _from_hub(hub['repo'], hub['file'], hub['revision'], cache) if hub else _from_web(web['url'])
     expected = (hub or web)['sum']
     if expected is not None:
         _check_sum(path, expected.lower(), place)
@@ -47,20 +48,25 @@ def fetch(place: str) -> Path:
 
 
 def fetch_base(place: str) -> Path:
-    """The local copy of a base that only an adapter file names, apart from all that a config asks for.
+    """The local copy of a base that only an adapter file names, in a folder of its own that no config looks into.
 
     Raises:
         UserError: The place is neither on the hub nor one of https, or the file cannot be fetched.
     """
+    folder = folder_of(place)
     if place.startswith('hf://'):
-        return fetch(place)
+        return fetch(place, folder)
     url = place.partition('#')[0]
     if not url.startswith('https://'):
         raise UserError(f'{url} is not fetched: a base that only an adapter file names has to come by https.')
-    folder = Path(torch.hub.get_dir(), 'mmpeft', hashlib.sha256(place.encode()).hexdigest())
     path = folder / ('base.safetensors' if url.endswith('.safetensors') else 'base.pth')
     once(path, lambda: _copy(url, path))
     return path
+
+
+def folder_of(place: str) -> Path:
+    """Where ``fetch_base`` keeps what comes from ``place``."""
+    return Path(torch.hub.get_dir(), 'mmpeft', hashlib.sha256(place.encode()).hexdigest())
 
 
 class _HttpsAlone(HTTPRedirectHandler):
@@ -81,14 +87,14 @@ def _copy(url: str, path: Path) -> None:
         raise UserError(f'Cannot download {url} ({error}).') from error
 
 
-def _from_hub(repo: str, file: str, revision: str | None) -> Path:
+def _from_hub(repo: str, file: str, revision: str | None, cache: Path | None) -> Path:
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise UserError(f"hf://{repo}/{file} needs huggingface_hub: pip install 'mmpeft[hub]'.") from error
     try:
-        return Path(hf_hub_download(repo, file, revision=revision))
+        return Path(hf_hub_download(repo, file, revision=revision, cache_dir=cache))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
