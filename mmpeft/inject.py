@@ -10,6 +10,7 @@ from torch import nn
 from mmpeft.freeze import tuned_names
 from mmpeft.hosts import BACKBONES, Backbone, Host, PreNormBlock, adapt, find_backbone, find_owner
 from mmpeft.hosts.host import each, layer_tensors
+from mmpeft.hosts.leaf import LayerNorm
 from mmpeft.hosts.registration import HOW_TO
 from mmpeft.methods import Frozen, Method, Place, Tuning
 from mmpeft.methods.configs import parse
@@ -61,7 +62,7 @@ def inject(
     _check_shared_attention(backbone, configs, placements)
     flags = dict(recompute_ffn=recompute_ffn, compiles=compile)
     blocks = _transformer_blocks(backbone, 'compile' if compile else 'recompute_ffn') if any(flags.values()) else []
-    names = dict.fromkeys([*_to_adapt(backbone, placements), *blocks])
+    names = dict.fromkeys([*_to_adapt(backbone, placements), *blocks, *_norms_of_lone_bias(backbone, configs)])
     owners = {name: backbone.get_submodule(name) for name in names}
     for owner in owners.values():
         adapt(owner)
@@ -140,7 +141,7 @@ def _build(
     cls: type[Method], backbone: nn.Module, name: str, site: str, shared: dict, options: dict, parts: dict
 ) -> Placement:
     owner, host = backbone.get_submodule(name), _host(backbone, name)
-    sizes = {**shared, **host.sizes(owner, site), 'site': site}
+    sizes = {**shared, 'unchanged': not _works_in_place(backbone, name), **host.sizes(owner, site), 'site': site}
     place = Place(name, site, sizes, *layer_tensors(host, owner, site))
     _check_fit(cls, host, place)
     # A layer without memory draws nothing of its own: the generator must not notice that it was built.
@@ -150,6 +151,12 @@ def _build(
     if not like.is_meta:  # of a model without memory only the names and sizes are asked
         draw(adapter.to_empty(device='cpu'), str(place), place.weight, place.bias)
     return Placement(place, adapter.to(device=like.device, dtype=like.dtype).train(owner.training))
+
+
+def _works_in_place(backbone: nn.Module, name: str) -> bool:
+    """Whether a module beside that of this name changes in place what it is given."""
+    around = backbone.get_submodule(name.rpartition('.')[0])
+    return any(getattr(module, 'inplace', False) for module in around.children())
 
 
 def _host(backbone: nn.Module, name: str) -> type[Host]:
@@ -174,6 +181,14 @@ def _to_adapt(backbone: nn.Module, placements: list[Placement]) -> list[str]:
     return names
 
 
+def _norms_of_lone_bias(backbone: nn.Module, configs: list[dict]) -> list[str]:
+    """The names of the norms whose bias trains and whose weight does not, which takes a way of its own on GPUs."""
+    tuned = set().union(*(tuned_names(backbone, config) for config in configs))
+    owners = [name.rpartition('.')[0] for name in tuned if name.endswith('.bias')]
+    lone = [name for name in owners if f'{name}.weight' not in tuned]
+    return [name for name in lone if issubclass(find_owner(type(backbone.get_submodule(name))) or Host, LayerNorm)]
+
+
 def _transformer_blocks(backbone: nn.Module, option: str) -> list[str]:
     blocks = find_backbone(type(backbone)).blocks_of(backbone)
     if not blocks or not all(issubclass(_host(backbone, name), PreNormBlock) for name in blocks):
@@ -187,9 +202,9 @@ def _transformer_blocks(backbone: nn.Module, option: str) -> list[str]:
 def _check_fit(cls: type[Method], host: type[Host], place: Place) -> None:
     if 'channel_axis' in place.sizes and not cls.takes_maps:
         raise ValueError(f'{cls.__name__} works on tokens, and {place.owner} is a convolution, whose output is a map.')
-    unknown = [what for what in cls.reads if what != 'together']
+    unknown = [what for what in cls.reads if what not in ('together', 'call')]
     if unknown and place.site in LEAF_SITES:
-        known = dict(hw_shape='the grid of its tokens', attention='the attention of its block', call='the call')
+        known = dict(hw_shape='the grid of its tokens', attention='the attention of its block')
         what = known[unknown[0]]
         raise ValueError(f'{cls.__name__} needs {what}, which is not known at the leaf site {place.site!r}.')
     tells = getattr(host, 'attention_weights', PreNormBlock.attention_weights)

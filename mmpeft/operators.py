@@ -23,30 +23,41 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Ten
 
 
 def layer_norm_backward(
-    grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, needs_x: bool = True
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Gradients of the input, the weight and the bias of ``layer_norm``.
+    grad: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    needs_x: bool = True,
+    trains: bool = True,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of the input, the weight and the bias of ``layer_norm``; the last two together or not at all.
 
     Shape: ``(..., C), (..., C), (..., 1), (..., 1), (C), (C) -> (..., C), (C), (C)``
     """
-    return aten.native_layer_norm_backward(grad, x, x.shape[-1:], mean, rstd, weight, bias, [needs_x, True, True])
+    return aten.native_layer_norm_backward(grad, x, x.shape[-1:], mean, rstd, weight, bias, [needs_x, trains, trains])
 
 
-def batch_norm_backward(
-    grad: Tensor, x: Tensor, mean: Tensor, deviation: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradients of weight and bias of a batch norm with this mean and deviation, in one pass over ``grad`` and ``x``.
+def dtype_of_sums(x: Tensor) -> torch.dtype:
+    """That in which many values of ``x`` are added."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def batch_norm_backward(grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and bias of a batch norm with this mean and inverse deviation, in one pass over both tensors.
 
     Beside half precision, weight and statistics are given in fp32, as which CUDA's kernel reads them whatever they are.
 
     Shape: ``(..., C), (..., C), (C), (C), (C) -> (C), (C)``
     """
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    mean, deviation, weight = (tensor.to(dtype) for tensor in (mean, deviation, weight))
+    mean, rstd, weight = (tensor.to(dtype_of_sums(x)) for tensor in (mean, rstd, weight))
+    if not x.numel():  # of no rows the kernel makes no sums
+        return torch.zeros_like(weight), torch.zeros_like(weight)
     # As maps of height 1 and width 1 that are channels last in memory.
     maps = (tensor.flatten(0, -2).T[None, :, :, None] for tensor in (grad, x))
     wanted = [False, True, True]
-    return aten.native_batch_norm_backward(*maps, weight, None, None, mean, 1 / deviation, True, 0.0, wanted)[1:]
+    return aten.native_batch_norm_backward(*maps, weight, None, None, mean, rstd, True, 0.0, wanted)[1:]
 
 
 def gelu_backward_(grad: Tensor, x: Tensor) -> Tensor:
@@ -106,8 +117,8 @@ def copies_in(dtype: torch.dtype, tensors: Sequence[Tensor]) -> list[Tensor]:
     return copies
 
 
-def products(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:
-    """The product of each pair of tensors, in one operation."""
+def products(a: Sequence[Tensor], b: Sequence[Tensor] | Sequence[float]) -> list[Tensor]:
+    """The product of each tensor and tensor or number, in one operation."""
     return torch._foreach_mul(a, b)
 
 

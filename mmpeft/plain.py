@@ -29,6 +29,7 @@ class PlainMona(Mona):
 class PlainSSF(SSF):
     """SSF as a product and a sum, after whatever layer."""
 
+    reads = ()
     folds = False
     after_linear = Method.after_linear
 
@@ -40,6 +41,8 @@ class PlainSSF(SSF):
 
 class PlainCVPT(CVPT):
     """CVPT with keys and values for each sample, and all four projections applied."""
+
+    reads = ('attention',)
 
     def forward(self, x: Tensor, attention: Attention) -> Tensor:
         prompts = F.dropout(self.prompts.expand(len(x), -1, -1), self.dropout, self.training)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmpeft.hosts import Call
 from mmpeft.methods import cvpt
 from mmpeft.methods.cvpt import CVPT, MARGIN, Attention, folded, operations, plain
 from mmpeft.methods.cvpt_function import Weights, bottleneck
@@ -286,3 +287,18 @@ def test_it_exports_with_any_number_of_images_and_tokens(prompts):
     sizes = {0: torch.export.Dim('images', max=64), 1: torch.export.Dim('tokens', max=4096)}
     exported = torch.export.export(block, (tokens().detach(),), dynamic_shapes=(sizes,)).module()
     torch.testing.assert_close(exported(x), block(x))
+
+
+@pytest.mark.parametrize('options', [dict(), dict(learn=True), dict(share=False), dict(place='beside_attn')])
+@pytest.mark.parametrize('num_prompts', [1, 40])
+def test_weights_that_the_call_holds_in_the_dtype_of_autocast_change_no_bit(options, num_prompts):
+    layer = spread(CVPT(DIM, DEPTH, num_prompts=num_prompts, dropout=0, **options))
+    for own in layer.children():  # too little to be seen beside a weight in half precision
+        nn.init.constant_(own.weight, 1e-4)
+    mha = nn.MultiheadAttention(DIM, 2).requires_grad_(False)
+    x, call = tokens(), Call(casts={id(weight): weight.bfloat16() for weight in mha.parameters()})
+    with torch.autocast('cpu', torch.bfloat16):
+        ours, theirs = layer(x, weights_of(mha), call), layer(x, weights_of(mha))
+    wanted = [x, *layer.parameters()]
+    assert torch.equal(ours, theirs)
+    assert all(map(torch.equal, gradients(ours, wanted), gradients(theirs, wanted)))

@@ -183,3 +183,26 @@ def test_bfloat16_autocast_gives_a_bfloat16_change():
         change = layer(x)
     assert change.dtype == torch.bfloat16
     torch.testing.assert_close(change.float(), layer(x), atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+def test_the_factors_of_many_layers_made_together_change_no_bit(autocast):
+    layers = [LoRA(8, 12, rank=2, alpha=3), LoRA(8, 12, rank=3, targets=None), LoRA(8, 12, rank=4)]
+    for layer in layers:
+        spread(layer)
+    x = torch.randn(5, 8)
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        made = LoRA.together(layers)
+        ours, alone = (
+            [layer(x, factors) for layer, factors in zip(layers, kinds, strict=True)] for kinds in (made, [None] * 3)
+        )
+    for a, b in zip(ours[:2], alone, strict=False):  # what the loss does not reach has no gradient
+        assert torch.equal(a, b)
+        b.square().sum().backward()
+    expected = [[parameter.grad for parameter in layer.parameters()] for layer in layers]
+    for layer in layers:
+        layer.zero_grad()
+    sum(a.square().sum() for a in ours[:2]).backward()
+    for layer, grads in zip(layers[:2], expected, strict=False):
+        assert all(map(torch.equal, grads, (parameter.grad for parameter in layer.parameters())))
+    assert layers[2].lora_A.grad is None and layers[2].lora_B.grad is None

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmpeft.costs import saved_bytes
-from mmpeft.methods.ssf import SSF, ScaledLinear
+from mmpeft.methods.ssf import FLOOR, SSF, LinearThenScale, ScaledLinear
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
 
@@ -88,11 +88,17 @@ def test_a_norm_takes_it_up(dtype):
     assert relative_error(folded, layer(norm(x))) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize('form', ['cpu', 'gpu'])
 @pytest.mark.parametrize('dtype', TOLERANCE)
 @pytest.mark.parametrize('bias', [True, False])
-def test_after_a_frozen_linear_layer_values_and_gradients_are_those_of_the_formula(dtype, bias):
-    layer, linear = spread(SSF(12)).to(dtype), nn.Linear(8, 12, bias=bias, dtype=dtype).requires_grad_(False)
-    x = torch.randn(3, 5, 8, dtype=dtype, requires_grad=True)
+@pytest.mark.parametrize('unchanged, dim', [(True, 8), (False, 8), (False, 16)])
+def test_after_a_frozen_linear_layer_values_and_gradients_are_those_of_the_formula(
+    dtype, bias, unchanged, dim, form, monkeypatch
+):
+    monkeypatch.setenv('MMPEFT_FORM', form)
+    layer = spread(SSF(12, unchanged=unchanged)).to(dtype)
+    linear = nn.Linear(dim, 12, bias=bias, dtype=dtype).requires_grad_(False)
+    x = torch.randn(3, 5, dim, dtype=dtype, requires_grad=True)
     ours, plain = layer.after_linear(x, linear.weight, linear.bias), layer(linear(x))
     assert relative_error(ours, plain) < TOLERANCE[dtype]
     seed, wanted = torch.randn_like(ours), [x, layer.scale, layer.shift]
@@ -100,29 +106,85 @@ def test_after_a_frozen_linear_layer_values_and_gradients_are_those_of_the_formu
         assert relative_error(a, b) < TOLERANCE[dtype]
 
 
-def test_after_a_frozen_linear_layer_gradients_are_those_of_finite_differences():
-    linear = nn.Linear(4, 3, dtype=torch.float64).requires_grad_(False)
-    inputs = [torch.rand(shape, dtype=torch.float64).add(0.5).requires_grad_() for shape in ((5, 4), 3, 3)]
-    assert torch.autograd.gradcheck(lambda x, s, t: ScaledLinear.apply(x, linear.weight, linear.bias, s, t), inputs)
+@pytest.mark.parametrize('function', [ScaledLinear, LinearThenScale])
+@pytest.mark.parametrize('dim', [2, 4])
+def test_after_a_frozen_linear_layer_gradients_are_those_of_finite_differences(function, dim):
+    linear = nn.Linear(dim, 3, dtype=torch.float64).requires_grad_(False)
+    inputs = [torch.rand(shape, dtype=torch.float64).add(0.5).requires_grad_() for shape in ((5, dim), 3, 3)]
+    assert torch.autograd.gradcheck(lambda x, s, t: function.apply(x, linear.weight, linear.bias, s, t), inputs)
 
 
-def test_after_a_frozen_linear_layer_the_result_alone_is_kept():
-    layer, linear, x = spread(SSF(12)), nn.Linear(8, 12).requires_grad_(False), torch.randn(5, 8, requires_grad=True)
-    model = nn.ModuleList([layer, linear])
-    assert saved_bytes(model, lambda: F.gelu(layer.after_linear(x, linear.weight, linear.bias))) == 4 * 5 * 12
+@pytest.mark.parametrize('form', ['cpu', 'gpu'])
+@pytest.mark.parametrize(
+    'unchanged, dim, kept',
+    [
+        (True, 8, 4 * 12),  # the result, which GELU keeps too
+        (False, 8, 4 * (8 + 12)),  # the input
+        (False, 16, 4 * (12 + 12)),  # the output of the layer
+    ],
+)
+def test_after_a_frozen_linear_layer_little_is_kept(unchanged, dim, kept, form, monkeypatch):
+    monkeypatch.setenv('MMPEFT_FORM', form)
+    layer, linear = spread(SSF(12, unchanged=unchanged)), nn.Linear(dim, 12).requires_grad_(False)
+    model, x = nn.ModuleList([layer, linear]), torch.randn(500, dim, requires_grad=True)
+    found = saved_bytes(model, lambda: F.gelu(layer.after_linear(x, linear.weight, linear.bias)))
+    assert found == 500 * kept + (4 * 12 if form == 'gpu' and unchanged else 0)  # scales of at least FLOOR
 
 
-@pytest.mark.parametrize('case', ['trains', 'small scale'])
-def test_a_layer_that_trains_and_a_scale_near_zero_are_computed_step_by_step(case):
-    layer, linear, x = spread(SSF(6)), nn.Linear(4, 6), torch.randn(5, 4)
-    if case == 'small scale':
-        linear.requires_grad_(False)
-        nn.init.zeros_(layer.scale)
+def test_a_layer_that_trains_is_computed_step_by_step():
+    layer, linear, x = spread(SSF(6, unchanged=True)), nn.Linear(4, 6), torch.randn(5, 4)
     ours, plain = layer.after_linear(x, linear.weight, linear.bias), layer(linear(x))
     assert torch.equal(ours, plain)
-    wanted = [*layer.parameters(), *(p for p in linear.parameters() if p.requires_grad)]
+    wanted = [*layer.parameters(), *linear.parameters()]
     for a, b in zip(*(torch.autograd.grad(y.sum(), wanted) for y in (ours, plain)), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize('value', [0.0, 1e-7, -1e-4, 1e-3])
+@pytest.mark.parametrize('form', ['cpu', 'gpu'])
+def test_scales_near_zero_learn(value, form, monkeypatch):
+    monkeypatch.setenv('MMPEFT_FORM', form)
+    layer, linear, x = SSF(6, unchanged=True), nn.Linear(4, 6).requires_grad_(False), torch.randn(500, 4)
+    nn.init.constant_(layer.scale, value)
+    nn.init.normal_(layer.shift)
+    ours, plain = layer.after_linear(x, linear.weight, linear.bias), layer(linear(x))
+    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-5 if form == 'cpu' or abs(value) > FLOOR else 6 * FLOOR)
+    seed = torch.randn_like(ours)
+    for a, b in zip(*(torch.autograd.grad(y, [*layer.parameters()], seed) for y in (ours, plain)), strict=True):
+        assert relative_error(a, b) < 1e-2
+
+
+@pytest.mark.parametrize('form', ['cpu', 'gpu'])
+@pytest.mark.parametrize('unchanged', [True, False])
+@pytest.mark.parametrize('model_dtype', [torch.float32, torch.bfloat16])
+def test_the_gradient_of_the_scale_stays_exact_in_half_precision_however_large_the_shift(
+    model_dtype, unchanged, form, monkeypatch
+):
+    monkeypatch.setenv('MMPEFT_FORM', form)
+    layer, linear = SSF(32, unchanged=unchanged), nn.Linear(32, 32).requires_grad_(False)
+    nn.init.constant_(layer.shift, 20)
+    x, seed = torch.randn(2, 500, 32)
+    layer, linear, x, seed = (part.to(model_dtype) for part in (layer, linear, x, seed))
+    with torch.autocast('cpu', torch.bfloat16, enabled=model_dtype is torch.float32):
+        ours = layer.after_linear(x, linear.weight, linear.bias)
+    (found,) = torch.autograd.grad(ours, layer.scale, seed.to(ours.dtype))
+    assert relative_error(found, (seed.double() * linear.double()(x.double())).sum(0)) < 1e-2
+
+
+@pytest.mark.parametrize('form', ['cpu', 'gpu'])
+def test_what_follows_may_change_the_result_in_place(form, monkeypatch):
+    monkeypatch.setenv('MMPEFT_FORM', form)
+    layer, linear, x = spread(SSF(12)), nn.Linear(8, 12).requires_grad_(False), torch.randn(5, 8, requires_grad=True)
+    wanted, seed = [x, *layer.parameters()], torch.randn(5, 12)
+    ours, plain = F.relu_(layer.after_linear(x, linear.weight, linear.bias)), F.relu(layer(linear(x)))
+    for a, b in zip(*(torch.autograd.grad(y, wanted, seed) for y in (ours, plain)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_no_images_give_gradients_of_zero():
+    layer, linear = SSF(12), nn.Linear(8, 12).requires_grad_(False)
+    out = layer.after_linear(torch.randn(0, 3, 8, requires_grad=True), linear.weight, linear.bias)
+    assert not any(grad.any() for grad in torch.autograd.grad(out.sum(), [*layer.parameters()]))
 
 
 def test_two_in_a_row_fold_one_after_the_other():

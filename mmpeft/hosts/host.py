@@ -109,9 +109,9 @@ class Host:
     def at_linear(self, site: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What goes on from ``site``, the output of a linear layer, which an adapter computes with its own."""
         adapter = self.adapters[site] if site in self.adapters else None
-        if adapter is not None and adapter.has_own('after_linear'):
-            return adapter.after_linear(x, weight, bias)
         call = current_call()
+        if adapter is not None and adapter.has_own('after_linear'):
+            return adapter.after_linear(x, weight, bias, *[self.tell(what, adapter, call) for what in adapter.reads])
         y = F.linear(x, call.cast(weight), call.cast(bias))
         if adapter is None:
             return y

@@ -1,10 +1,16 @@
 """Single layers: what a linear, convolution or norm layer computes goes on through its adapter."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from mmpeft.forms import for_cpu
 from mmpeft.hosts.call import Call, current_call
 from mmpeft.hosts.host import Host
+from mmpeft.operators import layer_norm, layer_norm_backward
 
 
 class Leaf(Host):
@@ -42,11 +48,38 @@ class LayerNorm(Leaf):
             if options or weight is None or not adapter.folds:
                 return super().forward(x, **options)
             weight, bias = adapter.fold(weight, bias)
-        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+        lone = weight is not None and bias is not None and bias.requires_grad and not weight.requires_grad
+        if not lone or for_cpu(x) or torch.compiler.is_compiling():
+            return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+        # Autocast computes norms in fp32.
+        half = x.dtype in (torch.float16, torch.bfloat16)
+        x = x.float() if half and torch.is_autocast_enabled(x.device.type) else x
+        return NormOfFrozenWeight.apply(x, weight, bias, self.eps)
 
     @staticmethod
     def sizes(module: nn.LayerNorm, site: str) -> dict[str, int]:
         return dict(dim=module.normalized_shape[-1])
+
+
+class NormOfFrozenWeight(torch.autograd.Function):
+    """Layer norm over the last axis, of whose parameters the bias alone trains.
+
+    CUDA's kernel for the gradients lays out its memory by that of the weight and writes beside it where there is none
+    and the rows are many. So it makes both.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            out, mean, rstd = layer_norm(x, weight, bias, eps)
+        ctx.save_for_backward(x, mean, rstd, weight, bias)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor):
+        grad_x, _, grad_bias = layer_norm_backward(grad, *ctx.saved_tensors, needs_x=ctx.needs_input_grad[0])
+        return grad_x, None, grad_bias, None
 
 
 class Conv2d(Leaf):

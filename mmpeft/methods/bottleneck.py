@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpeft.methods.casting import as_autocast_would
+from mmpeft.methods.dropout import in_training
 from mmpeft.methods.method import Method
 
 INITS = ('trunc_normal', 'torch')
@@ -73,7 +74,7 @@ class Adapter(Method):
     def hidden(self, x: Tensor, weights: Projections | None = None) -> Tensor:
         """The activations of the bottleneck. Shape: ``(..., C) -> (..., D)``."""
         weights = self.projections() if weights is None else weights
-        return F.dropout(F.gelu(F.linear(x, weights.down, weights.down_bias)), self.dropout, self.training)
+        return in_training(F.gelu(F.linear(x, weights.down, weights.down_bias)), self.dropout, self.training)
 
     def forward(self, x: Tensor, weights: Projections | None = None) -> Tensor:
         weights = self.projections() if weights is None else weights

@@ -1,4 +1,4 @@
-"""Weights of many adapters in the dtype of autocast, in one operation."""
+"""What is made of weights of many adapters in one operation: casts, and products with numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmpeft.operators import copies_in
+from mmpeft.operators import copies_in, products
+
+
+def for_products(x: Tensor) -> Tensor:
+    """``x`` as it is multiplied: in the dtype of autocast where that is on."""
+    device = x.device.type
+    changes = torch.is_autocast_enabled(device) and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype(device)) if changes else x
 
 
 def as_autocast_would(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -35,4 +42,21 @@ class Casting(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None):
         found = iter(copies_in(ctx.dtype, [grad for grad in grads if grad is not None]))
+        return None, *(None if grad is None else next(found) for grad in grads)
+
+
+class Multiplication(torch.autograd.Function):
+    """Tensors, each times a number."""
+
+    @staticmethod
+    def forward(ctx: Any, numbers: Sequence[float], *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.numbers = numbers
+        ctx.set_materialize_grads(False)
+        return tuple(products(tensors, numbers))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None):
+        used = [(grad, number) for grad, number in zip(grads, ctx.numbers, strict=True) if grad is not None]
+        found = iter(products(*zip(*used, strict=True)) if used else ())
         return None, *(None if grad is None else next(found) for grad in grads)

@@ -1,7 +1,7 @@
 """CVPT: prompts that the tokens read by cross-attention, with the weights of the block's self-attention."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpeft.methods.cvpt_function import FoldedAttention, Weights, attend
+from mmpeft.methods.dropout import in_training
 from mmpeft.methods.method import Method
 from mmpeft.methods.shards import in_shards
 
@@ -24,7 +25,7 @@ class Attention:
     """The weights of a multi-head self-attention as they are at this moment, for one call: they move and change.
 
     Weights are (C, C), as those of ``nn.Linear``; a bias may be None. ``out_dropout`` is the probability of the
-    dropout after the output projection.
+    dropout after the output projection, and ``fused`` what the weights are views of, where they are.
     """
 
     q_weight: Tensor
@@ -37,6 +38,7 @@ class Attention:
     out_bias: Tensor | None
     num_heads: int
     out_dropout: float = 0.0
+    fused: tuple[Tensor, Tensor | None, nn.Linear] | None = None
 
     def __post_init__(self) -> None:
         _check_whole(self.q_weight, self.k_weight, self.v_weight, self.out_weight)
@@ -51,7 +53,15 @@ class Attention:
         _check_whole(weight)
         q, k, v = weight.chunk(3)
         q_bias, k_bias, v_bias = (None, None, None) if bias is None else bias.chunk(3)
-        return cls(q, q_bias, k, k_bias, v, v_bias, out.weight, out.bias, num_heads, out_dropout)
+        return cls(q, q_bias, k, k_bias, v, v_bias, out.weight, out.bias, num_heads, out_dropout, (weight, bias, out))
+
+    def cast(self, cast: Callable[[Tensor | None], Tensor | None]) -> 'Attention':
+        """The same with those frozen weights that ``Call.cast`` knows in the dtype of autocast."""
+        if self.fused is None:
+            return self
+        weight, bias, out = self.fused
+        attention = Attention.of_fused(cast(weight), cast(bias), out, self.num_heads, self.out_dropout)
+        return replace(attention, out_weight=cast(out.weight), out_bias=cast(out.bias))
 
 
 class CVPT(Method):
@@ -81,7 +91,7 @@ class CVPT(Method):
     """
 
     sites = ('after_attn',)
-    reads = ('attention',)
+    reads = ('attention', 'call')
     place_option = 'place'
 
     def __init__(
@@ -136,18 +146,20 @@ class CVPT(Method):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, attention: Attention) -> Tensor:
-        attention = self.weights(attention)
+    def forward(self, x: Tensor, attention: Attention, call: Any = None) -> Tensor:
+        # What is added to weights is lost beside those of half precision.
+        whole = call is None or any(True for _ in self.children())
+        attention = self.weights(attention) if whole else attention.cast(call.cast)
         prompts, tokens = self.prompts.unsqueeze(0), None
         if self.training and self.dropout:
-            prompts, tokens = F.dropout(prompts.expand(x.shape[0], -1, -1), self.dropout), x.shape[1]
+            prompts, tokens = in_training(prompts.expand(x.shape[0], -1, -1), self.dropout, True), x.shape[1]
         backward = torch.is_grad_enabled() and prompts.requires_grad
         costs = operations(x.shape[2], attention.num_heads, prompts.shape[1], tokens, backward)
         form = folded if costs[1] < MARGIN * costs[0] else plain
         drops = self.training and attention.out_dropout > 0
         if form is folded and not (self.beside or drops):
             return folded(x, prompts, attention, residual=True)
-        y = F.dropout(form(x, prompts, attention), attention.out_dropout, self.training)
+        y = in_training(form(x, prompts, attention), attention.out_dropout, self.training)
         return y if self.beside else x + y
 
     def weights(self, attention: Attention) -> Attention:

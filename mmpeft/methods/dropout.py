@@ -1,10 +1,18 @@
-"""Dropout whose mask a backward pass keeps, or draws again."""
+"""Dropout, and that whose mask a backward pass written by hand keeps or draws again."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmpeft.forms import for_cpu
 from mmpeft.operators import dropout, dropout_backward, dropout_mask
+
+
+def in_training(x: Tensor, probability: float, training: bool) -> Tensor:
+    """``F.dropout``, which on a GPU is one operation, in that one operation."""
+    if not (training and probability) or torch.compiler.is_compiling() or for_cpu(x):
+        return F.dropout(x, probability, training)
+    return dropout(x, probability)[0]
 
 
 def drop(x: Tensor, probability: float) -> tuple[Tensor, Tensor]:

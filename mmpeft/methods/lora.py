@@ -1,18 +1,26 @@
 """LoRA: low-rank changes of linear layers, and of the convolution that embeds patches."""
 
 import math
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpeft.methods.casting import Multiplication, as_autocast_would
 from mmpeft.methods.method import Method
 
 PARTS = ('q', 'k', 'v')
 FEED_FORWARD = ('fc1', 'fc2')
 LEAVES = ('proj', *FEED_FORWARD, 'patch_embed')
+
+
+class Factors(NamedTuple):
+    """A, and B times ``alpha / rank``."""
+
+    down: Tensor
+    up: Tensor
 
 
 class LoRA(Method):
@@ -40,6 +48,7 @@ class LoRA(Method):
     """
 
     sites = ('qkv',)
+    reads = ('together',)
     beside = True
     takes_maps = True
     folds = True
@@ -112,10 +121,20 @@ class LoRA(Method):
         self.lora_A = nn.Parameter(down.new_empty(rank * sum(self.enabled), down.shape[1]), down.requires_grad)
         self.lora_B = nn.Parameter(up.new_empty(len(up), rank), up.requires_grad)
 
-    def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(x, self.lora_A)
-        factors = zip(low.split(self.rank, dim=-1), (self.lora_B * self.scaling).chunk(sum(self.enabled)), strict=True)
-        return self._gather([F.linear(part, up) for part, up in factors], dim=-1)
+    @classmethod
+    def together(cls, adapters: Sequence['LoRA']) -> list[Factors]:
+        ups = Multiplication.apply([a.scaling for a in adapters], *(a.lora_B for a in adapters))
+        cast = as_autocast_would([*(a.lora_A for a in adapters), *ups])
+        return [*map(Factors, cast[: len(ups)], cast[len(ups) :])]
+
+    def factors(self) -> Factors:
+        """The factors as they are."""
+        return Factors(self.lora_A, self.lora_B * self.scaling)
+
+    def forward(self, x: Tensor, factors: Factors | None = None) -> Tensor:
+        down, up = self.factors() if factors is None else factors
+        pairs = zip(F.linear(x, down).split(self.rank, dim=-1), up.chunk(sum(self.enabled)), strict=True)
+        return self._gather([F.linear(low, up) for low, up in pairs], dim=-1)
 
     def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of a layer that computes what the given one and this LoRA beside it compute.
@@ -126,8 +145,9 @@ class LoRA(Method):
 
     def delta(self) -> Tensor:
         """The change of the weight, ``alpha / rank * B A``. Shape: ``(out_features, in_features)``."""
-        downs, ups = self.lora_A.split(self.rank), (self.lora_B * self.scaling).chunk(sum(self.enabled))
-        return self._gather([up @ down for down, up in zip(downs, ups, strict=True)], dim=0)
+        down, up = self.factors()
+        pairs = zip(down.split(self.rank), up.chunk(sum(self.enabled)), strict=True)
+        return self._gather([up @ down for down, up in pairs], dim=0)
 
     def _gather(self, changes: list[Tensor], dim: int) -> Tensor:
         """The changes of the enabled parts in their places along ``dim``, with zeros for the others."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmpeft.compiling import compiled
 
 # What a place tells the constructor of an adapter that names it; every other argument of the constructor is an option.
-SIZES = ('dim', 'in_features', 'out_features', 'channel_axis', 'depth', 'patch_size', 'site')
+SIZES = ('dim', 'in_features', 'out_features', 'channel_axis', 'depth', 'patch_size', 'site', 'unchanged')
 # What a host can tell an adapter at each call, beside the tensor.
 READS = ('hw_shape', 'attention', 'together', 'call')
 
@@ -25,7 +25,8 @@ class Place:
         site: The site there.
         sizes: What is known of ``SIZES``: channels ``dim`` of the tensor; ``in_features`` and ``out_features`` of a
             linear layer, or of one window of a convolution; ``channel_axis`` of a map; the ``depth`` of the backbone in
-            blocks; the ``patch_size`` of a ViT in pixels, (height, width); and the ``site`` itself.
+            blocks; the ``patch_size`` of a ViT in pixels, (height, width); the ``site`` itself; and ``unchanged``,
+            whether nothing beside it, such as an activation, works in place.
         weight: Weight of the layer whose output the site is; None at a site that is not the output of one layer.
         bias: Its bias, if it has one.
     """
@@ -49,10 +50,11 @@ class Method(nn.Module):
 
     Attributes:
         sites: Where its adapters sit by default. Those in this list that a backbone does not have are left out.
-        reads: What its ``forward`` is called with after the tensor, in this order: ``'hw_shape'``, the height and width
-            of the grid of tokens; ``'attention'``, the weights of the block's self-attention as they are now
-            (``mmpeft.methods.cvpt.Attention``); ``'together'``, what ``together`` made for this adapter, None where it
-            was not asked; ``'call'``, all that is known of this forward (``mmpeft.hosts.call.Call``).
+        reads: What its ``forward`` is called with after the tensor, and its ``after_linear`` after the bias, in this
+            order: ``'hw_shape'``, the height and width of the grid of tokens; ``'attention'``, the weights of the
+            block's self-attention as they are now (``mmpeft.methods.cvpt.Attention``); ``'together'``, what
+            ``together`` made for this adapter, None where it was not asked; ``'call'``, all that is known of this
+            forward (``mmpeft.hosts.call.Call``).
         beside: Whether the host adds what ``forward`` returns, computed from the input of the site. Otherwise
             ``forward`` turns the value at the site into a new one.
         takes_maps: Whether it can sit at a convolution, whose output is a map (B, C, H, W): it asks for

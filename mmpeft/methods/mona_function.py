@@ -71,14 +71,14 @@ class MonaFunction(torch.autograd.Function):
             g, grad_down, grad_down_bias = _linear_backward(g, mixed, w.down, trains, mixed if trains else None)
             x, g = x.to(w.norm.dtype), g.to(w.norm.dtype)
             grad_x, grad_norm, grad_norm_bias = layer_norm_backward(
-                g, x, mean, rstd, w.norm, w.norm_bias, ctx.needs_input_grad[0]
+                g, x, mean, rstd, w.norm, w.norm_bias, ctx.needs_input_grad[0], trains
             )
             grad_gammax = _scale_gradient(g, x) if trains else None
             if grad_x is not None:
                 grad_x = grad_x.addcmul_(g, w.gammax).add_(grad)
         grads = Weights(
-            grad_norm if trains else None,
-            grad_norm_bias if trains else None,
+            grad_norm,
+            grad_norm_bias,
             grad_gammax,
             grad_down,
             grad_down_bias,

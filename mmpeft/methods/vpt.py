@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpeft.methods.dropout import in_training
 from mmpeft.methods.method import Method
 
 
@@ -66,4 +66,4 @@ class VPT(Method):
         nn.init.uniform_(self.prompts, -self.bound, self.bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(self.prompts.expand(x.shape[0], -1, -1), self.dropout, self.training).to(x.dtype)
+        return in_training(self.prompts.expand(x.shape[0], -1, -1), self.dropout, self.training).to(x.dtype)
