@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmpeft.freeze import adapted_backbones
 from mmpeft.hosts import Backbone, Host, adapters_of
-from mmpeft.hosts.host import each, layer_tensors
+from mmpeft.hosts.host import each, layer_tensors, part_of
 from mmpeft.methods import METHODS
 from mmpeft.report import listed
 
@@ -94,14 +94,15 @@ def _folds(backbone: Backbone, place: str, adapter: nn.Module) -> bool:
     """Whether a layer can take ``adapter``, in a form that stock code can build."""
     owner, _, site = place.rpartition('.')
     module = backbone.get_submodule(owner)
-    weight, bias = layer_tensors(module.host, module, site)
+    weight, _ = layer_tensors(module.host, module, site)
     if weight is None or not adapter.folds:
         return False
-    if bias is not None or backbone.norm_before(owner) is not None:
+    layer, _, biases = module.layer_of(site)
+    names = [name for name in each(biases) if name]
+    if all(part_of(layer, name) is not None for name in names) or backbone.norm_before(owner) is not None:
         return True
     _, shift = adapter.fold(weight, None)
-    layer, _, biases = module.layer_of(site)
-    return shift is None or all(_option_for(backbone, _name_of(backbone, layer, name)) for name in each(biases))
+    return shift is None or all(_option_for(backbone, _name_of(backbone, layer, name)) for name in names)
 
 
 def _name_of(backbone: Backbone, layer: nn.Module, leaf: str) -> str:
@@ -149,13 +150,16 @@ def _fold(backbone: Backbone, place: str, adapter: nn.Module) -> dict[str, str]:
     if bias is None and norm is not None:
         norm.bias += _solve(new_weight, new_bias)
         return {}
-    for name, values in zip(each(biases), new_bias.split(rows), strict=True):
-        if bias is not None:
-            attrgetter(name)(layer).copy_(values)
-        else:
+    names, made = each(biases), []
+    shares = new_bias.split(rows) if len(rows) == len(names) else new_bias.chunk(len(names))
+    for name, values in zip(names, shares, strict=True):
+        part = part_of(layer, name)
+        if part is not None:
+            part.copy_(values)
+        elif bias is None and name:
             inner, _, leaf = name.rpartition('.')
             setattr(layer.get_submodule(inner), leaf, nn.Parameter(values.to(weight.dtype)))
-    made = [_name_of(backbone, layer, name) for name in each(biases) if bias is None]
+            made.append(_name_of(backbone, layer, name))
     return {name: _option_for(backbone, name) for name in made}
 
 

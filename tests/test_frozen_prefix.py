@@ -18,7 +18,10 @@ METHODS = [
     [LORA],
     [dict(LORA, blocks=r'stages\.3'), MONA],
 ]
-MATRIX = [(host, [SSF]) for host in BACKBONES] + [('mmdet Swin', methods) for methods in METHODS]
+# DeiT III has no second norm.
+MATRIX = [(host, [dict(SSF, sites=['fc1']) if host.endswith('DeiT3') else SSF]) for host in BACKBONES] + [
+    ('mmdet Swin', methods) for methods in METHODS
+]
 # From the third stage on, or in the last of three layers.
 LATE = r'^(stages\.[23]|layers\.2)'
 

@@ -1,8 +1,10 @@
 import copy
+from itertools import product
 
 import pytest
 import torch
-from tiny import HOSTS, MONA, image, swin, weights
+from test_contract import STAYS
+from tiny import HOSTS, MONA, image, load, swin, weights
 
 import mmpeft
 from mmpeft.merge import MergeReport
@@ -41,8 +43,7 @@ def has_patch_bias(name):
 
 
 @pytest.mark.parametrize('dtype', TOLERANCE)
-@pytest.mark.parametrize('method', FOLDING)
-@pytest.mark.parametrize('name', HOSTS)
+@pytest.mark.parametrize('name, method', [pair for pair in product(HOSTS, FOLDING) if pair not in STAYS])
 def test_merging_leaves_a_stock_model_with_equal_outputs(name, method, dtype):
     plain = HOSTS[name](**has_patch_bias(name)).to(dtype)
     backbone, x = trained(copy.deepcopy(plain), FOLDING[method]), image(40, 48).to(dtype)
@@ -52,7 +53,7 @@ def test_merging_leaves_a_stock_model_with_equal_outputs(name, method, dtype):
     check_outputs(backbone, expected, dtype, x)
     assert [type(m) for m in backbone.modules()] == [type(m) for m in plain.modules()]
     assert [vars(m).keys() for m in backbone.modules()] == [vars(m).keys() for m in plain.modules()]
-    plain.load_state_dict(backbone.state_dict(), strict=True)
+    load(plain, backbone.state_dict())
     assert all(p.requires_grad for p in backbone.parameters())
 
 

@@ -8,7 +8,7 @@ import mmseg.models
 import onnxruntime
 import pytest
 import torch
-from tiny import SWINS
+from tiny import HOSTS, SWINS
 from torch.export import Dim
 
 import mmpeft
@@ -64,6 +64,26 @@ def test_a_vit_exports_for_any_batch_height_and_width(tmp_path, library, method)
     copy.deepcopy(backbone)  # no symbolic size stays behind
     for size in ((2, 3, 32, 48), (3, 3, 64, 40), (1, 3, 8, 8)):
         check(backbone, onnx, torch.randn(size))
+
+
+ONE_SIZE = {
+    'mmseg BEiT': dict(num_layers=1, out_indices=0),
+    'mmpretrain BEiT': dict(arch=dict(ONE_BLOCK, feedforward_channels=32), out_indices=0),
+    'mmpretrain DeiT3': dict(arch=dict(ONE_BLOCK, feedforward_channels=32), out_indices=0),
+    'mmpretrain SAM': dict(arch=dict(ONE_BLOCK, feedforward_channels=32, global_attn_indexes=[]), out_indices=0),
+    'mmpretrain SwinV2': dict(
+        arch=dict(depths=[2], embed_dims=16, num_heads=[2], extra_norm_every_n_blocks=0), out_indices=(0,)
+    ),
+}
+# A shift of the keys stays, so that there is no stock model to export.
+NOT_MERGED = [('mmpretrain SwinV2', 'merged SSF')]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('host, method', [pair for pair in product(ONE_SIZE, METHODS) if pair not in NOT_MERGED])
+def test_other_transformers_export_for_one_size(tmp_path, host, method):
+    backbone, image = adapted(HOSTS[host](**ONE_SIZE[host]), method), torch.randn(2, 3, 30, 44)
+    check(backbone, exported(backbone, image, tmp_path), torch.randn_like(image))
 
 
 @pytest.mark.slow

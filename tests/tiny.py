@@ -44,9 +44,9 @@ def mmseg_vit(**options) -> nn.Module:
 
 def mmpretrain_vit(cls: str = 'VisionTransformer', **options) -> nn.Module:
     """mmpretrain's ViT of three blocks with a class token; outputs are feature maps."""
-    arch = dict(VIT, feedforward_channels=32)
     size = dict(img_size=32, patch_size=8, out_indices=(0, 2), out_type='featmap')
-    return getattr(mmpretrain.models, cls)(arch=arch, **{**size, **options})
+    size |= dict(arch=dict(VIT, feedforward_channels=32))
+    return getattr(mmpretrain.models, cls)(**{**size, **options})
 
 
 def convnext(**options) -> nn.Module:
@@ -54,6 +54,42 @@ def convnext(**options) -> nn.Module:
     arch = dict(depths=(1, 2, 1, 1), channels=(8, 8, 16, 16))
     size = dict(out_indices=(0, 1, 2, 3), gap_before_final_norm=False, layer_scale_init_value=0.5)
     return mmpretrain.models.ConvNeXt(arch=arch, **{**size, **options})
+
+
+def filled(backbone: nn.Module) -> nn.Module:
+    """The same with values for what starts at zero or next to it, such as biases of places and layer scales."""
+    for parameter in backbone.parameters():
+        if parameter.abs().max() < 1e-3:
+            nn.init.normal_(parameter, std=0.5)
+    return backbone
+
+
+def swin_v2(**options) -> nn.Module:
+    """mmpretrain's Swin V2 of five blocks with all four outputs; one of them ends in a third norm."""
+    size = dict(window_size=3, drop_path_rate=0.0, out_indices=(0, 1, 2, 3), pad_small_map=True)
+    size |= dict(arch=dict(SIZES, extra_norm_every_n_blocks=2))
+    return filled(mmpretrain.models.SwinTransformerV2(**{**size, **options}))
+
+
+# BEiT and MAE take images of one grid: the patches lie so that both sizes of the tests have it.
+ONE_GRID = dict(img_size=(28, 42), patch_size=14, out_indices=(0, 2))
+
+
+def mmseg_beit(cls: str = 'BEiT', drop_rate: float = 0.0, **options) -> nn.Module:
+    """mmseg's BEiT or MAE of three blocks, which drop paths and nothing else."""
+    return filled(getattr(mmseg.models, cls)(**{**VIT, **ONE_GRID, 'mlp_ratio': 2, 'init_values': 0.5, **options}))
+
+
+def mmpretrain_beit(**options) -> nn.Module:
+    """mmpretrain's BEiT of three blocks; outputs are feature maps."""
+    return filled(mmpretrain_vit('BEiTViT', patch_cfg=dict(padding=0), **{**ONE_GRID, **options}))
+
+
+def sam(**options) -> nn.Module:
+    """SAM's encoder of three blocks, of which the second one attends to the whole map."""
+    size = dict(img_size=32, patch_size=8, window_size=4, out_channels=8, out_indices=(0, 2))
+    size |= dict(arch=dict(VIT, feedforward_channels=32, global_attn_indexes=[1]))
+    return filled(mmpretrain.models.ViTSAM(**{**size, **options}))
 
 
 def pyramid(cls: type, **options) -> nn.Module:
@@ -100,6 +136,12 @@ HOSTS = {
     },
     # Its tables of rotations take on the size of the last image, so it starts with that of the tests.
     'mmpretrain EVA02': lambda **options: mmpretrain_vit('ViTEVA02', img_size=(40, 48), **options),
+    'mmpretrain SwinV2': swin_v2,
+    'mmseg BEiT': mmseg_beit,
+    'mmpretrain BEiT': mmpretrain_beit,
+    'mmseg MAE': lambda **options: mmseg_beit('MAE', **options),
+    'mmpretrain DeiT3': lambda **options: filled(mmpretrain_vit('DeiT3', **options)),
+    'mmpretrain SAM': sam,
 }
 CONVNEXTS = {
     'mmpretrain ConvNeXt': convnext,
@@ -109,6 +151,13 @@ BACKBONES = {**HOSTS, **CONVNEXTS}
 # Of all other backbones few tests are in the fast suite, see conftest.py.
 OFTEN = ('Swin', 'ViT', 'DeiT', 'DINOv2', 'EVA02', 'ConvNeXt')
 RARELY = [name for name in BACKBONES if name.split()[-1] not in OFTEN]
+
+
+def load(model: nn.Module, state: dict) -> None:
+    """Load a state of the same names; Swin V2 computes its buffers anew and drops those that come."""
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    anew = ('relative_position_index', 'relative_coords_table')
+    assert not unexpected and all(name.endswith(anew) and type(model).__name__.endswith('V2') for name in missing)
 
 
 def image(height: int = 30, width: int = 44, batch: int = 2) -> torch.Tensor:

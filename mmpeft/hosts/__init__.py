@@ -5,9 +5,11 @@
 
 from mmpeft.hosts import leaf
 from mmpeft.hosts.backbone import Backbone
+from mmpeft.hosts.beit import ATTENTION, BEiTBackbone, BEiTBlock, MAEBackbone, RelativeAttention
 from mmpeft.hosts.block import PreNormBlock
 from mmpeft.hosts.call import Call
 from mmpeft.hosts.convnext import ConvNeXtBackbone, ConvNeXtBlock, LayerNorm2d
+from mmpeft.hosts.deit3 import DeiT3Backbone, DeiT3Block
 from mmpeft.hosts.eva02 import EVA02Backbone, EVA02Block
 from mmpeft.hosts.host import Host, adapters_of
 from mmpeft.hosts.pyramid import MixBlock, PVTBlock, PyramidBackbone
@@ -20,7 +22,9 @@ from mmpeft.hosts.registration import (
     find_owner,
     register_host,
 )
+from mmpeft.hosts.sam import SAMBackbone, SAMBlock
 from mmpeft.hosts.swin import SwinBackbone, SwinBlock
+from mmpeft.hosts.swin_v2 import CosineAttention, SwinV2Backbone, SwinV2Block
 from mmpeft.hosts.twins import GlobalAttention, LocalBlock, MMPretrainGlobalBlock, MMSegGlobalBlock, TwinsBackbone
 from mmpeft.hosts.vit import MMPretrainBlock, MMSegBlock, MMSegViTBackbone, SelfAttention, ViTBackbone
 
@@ -37,6 +41,15 @@ KNOWN = {
     ],
     MMSegBlock: ['mmseg.models.backbones.vit.TransformerEncoderLayer'],
     MMPretrainBlock: ['mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer'],
+    RelativeAttention: [*ATTENTION],
+    CosineAttention: ['mmpretrain.models.utils.attention.WindowMSAV2'],
+    SwinV2Block: ['mmpretrain.models.backbones.swin_transformer_v2.SwinBlockV2'],
+    BEiTBlock: [
+        'mmseg.models.backbones.beit.BEiTTransformerEncoderLayer',
+        'mmpretrain.models.backbones.beit.BEiTTransformerEncoderLayer',
+    ],
+    DeiT3Block: ['mmpretrain.models.backbones.deit3.DeiT3TransformerEncoderLayer'],
+    SAMBlock: ['mmpretrain.models.backbones.vit_sam.TransformerEncoderLayer'],
     MixBlock: ['mmseg.models.backbones.mit.TransformerEncoderLayer'],
     PVTBlock: ['mmdet.models.backbones.pvt.PVTEncoderLayer'],
     LocalBlock: [
@@ -53,6 +66,11 @@ KNOWN = {
         'mmseg.models.backbones.swin.SwinTransformer',
         'mmpretrain.models.backbones.swin_transformer.SwinTransformer',
     ],
+    SwinV2Backbone: ['mmpretrain.models.backbones.swin_transformer_v2.SwinTransformerV2'],
+    BEiTBackbone: ['mmseg.models.backbones.beit.BEiT', 'mmpretrain.models.backbones.beit.BEiTViT'],
+    MAEBackbone: ['mmseg.models.backbones.mae.MAE'],
+    DeiT3Backbone: ['mmpretrain.models.backbones.deit3.DeiT3'],
+    SAMBackbone: ['mmpretrain.models.backbones.vit_sam.ViTSAM'],
     MMSegViTBackbone: ['mmseg.models.backbones.vit.VisionTransformer'],
     ViTBackbone: ['mmpretrain.models.backbones.vision_transformer.VisionTransformer'],
     EVA02Backbone: ['mmpretrain.models.backbones.vit_eva02.ViTEVA02'],

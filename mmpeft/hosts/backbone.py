@@ -67,6 +67,12 @@ class Backbone(Modes, Initialised, Loading):
     def wire(self) -> None:
         """Adapt what else has to be, such as attention; called once, after the classes are swapped."""
 
+    def adapt_all(self, stock: tuple[str, ...], host: type[Host]) -> None:
+        """Let the modules of the stock classes of these qualified names be adapted, as far as they are not."""
+        for module in [*self.modules()]:
+            if qualified_name(type(module)) in stock and not isinstance(module, Host):
+                adapt_as(module, host)
+
     def computed_together(self) -> dict[nn.Module, Any]:
         """What adapters make of their parameters together, by the adapter."""
         kinds = defaultdict(list)
@@ -77,10 +83,9 @@ class Backbone(Modes, Initialised, Loading):
 
     def adapt_linears(self) -> None:
         """Let linear layers take their frozen weights from the call; called once, before adapters are put in."""
-        for module in [*self.modules()]:
-            if qualified_name(type(module)) in LINEAR and not isinstance(module, Host):
-                adapt_as(module, Linear)
-        by_themselves = set().union(*(host.compiled_layers() for host in self.modules() if isinstance(host, Host)))
+        self.adapt_all(LINEAR, Linear)
+        blocks = [block for block in self.modules() if isinstance(block, Host) and block.compiles and block.tokenwise]
+        by_themselves = {layer for block in blocks for layer in {*block.modules()} - {*block.attn.modules()}}
         layers = (m for m in self.modules() if isinstance(m, Linear | nn.MultiheadAttention))
         self.linears = tuple(layer for layer in layers if layer not in by_themselves)
 

@@ -16,7 +16,21 @@ from mmpeft.methods.cvpt import Attention
 from mmpeft.sites import BRANCH_SITES, STREAM_SITES
 
 BLOCK = r'layers\.\d+'
+TORCH_ATTENTION = ('torch.nn.modules.activation.MultiheadAttention',)
 SWIGLU = tuple(f'mmpretrain.models.utils.swiglu_ffn.{name}' for name in ('SwiGLUFFN', 'SwiGLUFFNFused'))
+# The sites of a ViT whose blocks take no tokens beside those of the image.
+NO_PROMPTS = {
+    **dict.fromkeys((*STREAM_SITES, *BRANCH_SITES), BLOCK),
+    'patch_embed': r'patch_embed\.projection',
+    'patch_norm': r'patch_embed\.norm',
+    'norm1': rf'{BLOCK}\.ln1',
+    'qkv': rf'{BLOCK}\.attn\.qkv',
+    'proj': rf'{BLOCK}\.attn\.proj',
+    'norm2': rf'{BLOCK}\.ln2',
+    'fc1': rf'{BLOCK}\.ffn\.(layers\.0\.0|w12)',
+    'fc2': rf'{BLOCK}\.ffn\.(layers\.1|w3)',
+    'output_norm': r'ln[12]',
+}
 
 
 class GridSource(Host):
@@ -64,7 +78,7 @@ class MMSegBlock(ViTBlock):
     parts = {
         'ln1': NORM,
         'attn': ('mmcv.cnn.bricks.transformer.MultiheadAttention',),
-        'attn.attn': ('torch.nn.modules.activation.MultiheadAttention',),
+        'attn.attn': TORCH_ATTENTION,
         'ln2': NORM,
         'ffn': FFN,
     }
@@ -147,18 +161,7 @@ class ViTBackbone(Backbone):
         r'patch_embed\.projection\.bias': 'patch_bias',
         rf'{BLOCK}\.attn\.(qkv\.bias|attn\.in_proj_bias|attn\.out_proj\.bias)': 'qkv_bias',
     }
-    places = {
-        **dict.fromkeys(('input', *STREAM_SITES, *BRANCH_SITES), BLOCK),
-        'patch_embed': r'patch_embed\.projection',
-        'patch_norm': r'patch_embed\.norm',
-        'norm1': rf'{BLOCK}\.ln1',
-        'qkv': rf'{BLOCK}\.attn\.qkv',
-        'proj': rf'{BLOCK}\.attn\.proj',
-        'norm2': rf'{BLOCK}\.ln2',
-        'fc1': rf'{BLOCK}\.ffn\.(layers\.0\.0|w12)',
-        'fc2': rf'{BLOCK}\.ffn\.(layers\.1|w3)',
-        'output_norm': r'ln[12]',
-    }
+    places = {'input': BLOCK, **NO_PROMPTS}
 
     @classmethod
     def shared_sizes(cls, module: nn.Module) -> dict:
@@ -187,6 +190,4 @@ class MMSegViTBackbone(ViTBackbone):
 
     def wire(self) -> None:
         super().wire()
-        for module in list(self.modules()):
-            if type(module) is nn.MultiheadAttention:
-                adapt_as(module, SelfAttention)
+        self.adapt_all(TORCH_ATTENTION, SelfAttention)
