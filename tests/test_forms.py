@@ -1,7 +1,6 @@
 """The forms for CPUs and for GPUs: they compute the same, and what a GPU would be asked to run is counted on a CPU."""
 
 import copy
-from collections import Counter
 
 import mmdet.models
 import mmseg.models
@@ -12,6 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmpeft
+from mmpeft.counting import Operations
 from mmpeft.forms import for_cpu
 from mmpeft.hosts import Call
 from mmpeft.methods import CVPT, SSF, Adapter, LoRA
@@ -19,12 +19,6 @@ from mmpeft.methods.cvpt import Attention
 from mmpeft.plain import use_plain_forms
 
 aten = torch.ops.aten
-# What launches nothing.
-VIEWS = {
-    'view', '_unsafe_view', 't', 'transpose', 'permute', 'expand', 'slice', 'select', 'unsqueeze', 'squeeze', 'detach',
-    'alias', 'as_strided', 'unbind', 'split', 'chunk', 'unflatten', 'flatten', 'reshape', '_reshape_alias',
-    'split_with_sizes', 'empty', 'empty_like', 'new_empty', 'movedim',
-}  # fmt: skip
 FORMS = ['cpu', 'gpu']
 METHODS = [
     MONA | dict(dropout=0.0),
@@ -34,27 +28,6 @@ METHODS = [
     dict(type='LoRA', rank=2),
     dict(type='Adapter', dropout=0.0),
 ]
-WAITS = {'_local_scalar_dense', 'item', 'is_nonzero', 'equal'}
-
-
-class Operations(TorchDispatchMode):
-    """Counts what is dispatched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
-
-    @property
-    def launched(self) -> int:
-        return sum(number for name, number in self.names.items() if name not in VIEWS)
-
-    @property
-    def waits(self) -> int:
-        return sum(number for name, number in self.names.items() if name in WAITS)
 
 
 class Masks(TorchDispatchMode):
