@@ -38,7 +38,7 @@ check: setup
 	@$(PY) -m ruff format --check
 
 docs: $(VENV)/docs.done
-	@$(PY) -m mkdocs build --quiet && echo 'The site is in site/index.html.'
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet && echo 'The site is in site/index.html.'
 
 $(VENV)/docs.done: requirements/docs.txt $(VENV)/ready
 	@$(PY) -m pip install --quiet --no-deps -r requirements/docs.txt && touch $@

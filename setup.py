@@ -40,8 +40,9 @@ setup(
         'demo': pins('demo'),
         'hub': pins('hub'),
         'tensorboard': pins('tensorboard'),
+        'timm': pins('timm'),
         'wandb': pins('wandb'),
         'docs': pins('docs'),
-        'test': pins('demo') + pins('hub') + pins('tensorboard') + pins('test'),
+        'test': pins('demo') + pins('hub') + pins('tensorboard') + pins('timm') + pins('test'),
     },
 )

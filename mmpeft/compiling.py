@@ -48,7 +48,8 @@ def compiled(
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor or kind in _failed:
         return None
     # A part of a larger tensor may begin anywhere in it, or at 0, of which compilers make a graph of its own, too.
-    rows = (x.clone() if x.storage_offset() else x).flatten(0, -2)
+    apart = x.is_contiguous() and not x.storage_offset()
+    rows = (x if apart else x.clone(memory_format=torch.contiguous_format)).flatten(0, -2)
     if len(rows) < SPECIAL:
         return None
     key = *kind, rows.shape[1], module.training, torch.is_grad_enabled(), rows.requires_grad, BACKEND

@@ -24,6 +24,16 @@ def differences_of(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
     return differences
 
 
+def as_known(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of ``model`` by the names by which files know them again in other forms of its backbone."""
+    known = dict(tensors)
+    for name, backbone in adapted_backbones(model).items():
+        prefix = f'{name}.' if name else ''
+        for leaf in [key.removeprefix(prefix) for key in known if key.startswith(prefix)]:
+            known[prefix + backbone.known_as(leaf)] = known.pop(prefix + leaf)
+    return known
+
+
 def missing_base(backbone: Backbone) -> list[str]:
     """The names of the frozen tensors of the base that were never given a value."""
     return sorted(backbone.missing & base_names(backbone))

@@ -26,14 +26,20 @@ def base_names(backbone: Backbone) -> set[str]:
     return {name for name in names if not re.fullmatch(f'{backbone.fresh}|{backbone.tables}', name)}
 
 
+def known_base(backbone: Backbone) -> dict[str, str]:
+    """The names by which files know the base, and those of its parameters, in order."""
+    names = (name for name in base_names(backbone) if not re.fullmatch(backbone.beyond, name))
+    return dict(sorted((backbone.known_as(name), name) for name in names))
+
+
 def base_tensors(backbone: Backbone) -> dict[str, Tensor]:
-    """The tensors that ``base_names`` names, in order.
+    """The tensors of the base by the names by which files know them, in order.
 
     Raises:
         ValueError: The tensors are shards, held by several processes.
     """
     _check_whole(backbone)
-    return {name: backbone.get_parameter(name) for name in sorted(base_names(backbone))}
+    return {known: backbone.get_parameter(name) for known, name in known_base(backbone).items()}
 
 
 def digests(backbone: Backbone) -> dict[str, str]:

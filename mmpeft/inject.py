@@ -91,6 +91,7 @@ def _check_backbone(backbone: nn.Module) -> None:
             f'No host describes {type(backbone).__module__}.{type(backbone).__qualname__}; known backbones: '
             f'{", ".join(BACKBONES)}.{hint} {HOW_TO}'
         )
+    _check_parts(find_backbone(type(backbone)), backbone, type(backbone).__name__)
 
 
 def _place(backbone: nn.Module, config: dict) -> list[Placement]:
@@ -109,6 +110,9 @@ def _place(backbone: nn.Module, config: dict) -> list[Placement]:
     chosen = [(site, name) for site, names in owners.items() for name in names if re.search(pattern, name)]
     if not chosen:
         names = sorted({name for names in owners.values() for name in names})
+        if not names:
+            absent = ', '.join(map(repr, places))
+            raise ValueError(f'This {type(backbone).__name__} has no site {absent}: it holds no such block or layer.')
         raise ValueError(f'No place of {config["type"]} matches {pattern!r}; its places: {", ".join(names)}.')
     if cls.once(options):
         chosen = chosen[:1]
@@ -144,6 +148,7 @@ def _build(
     sizes = {**shared, 'unchanged': not _works_in_place(backbone, name), **host.sizes(owner, site), 'site': site}
     place = Place(name, site, sizes, *layer_tensors(host, owner, site))
     _check_fit(cls, host, place)
+    _check_parts(host, owner, name, cls.reads)
     # A layer without memory draws nothing of its own: the generator must not notice that it was built.
     with torch.device('meta'):
         adapter = cls.build(place, options, parts)
@@ -166,11 +171,17 @@ def _host(backbone: nn.Module, name: str) -> type[Host]:
     if host is None:
         cls = type(owner)
         raise ValueError(f'No host describes {name}, a {cls.__module__}.{cls.__qualname__}. {HOW_TO}')
-    try:
-        host.check(owner)
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f'{name} takes no adapters: {error}.') from error
+    _check_parts(host, owner, name)
     return host
+
+
+def _check_parts(host: type[Host], module: nn.Module, name: str, reads: Sequence[str] = ()) -> None:
+    try:
+        host.check(module)
+        if 'attention' in reads:
+            host.check_attention(module)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f'{name} takes no adapters: {error}. {HOW_TO}') from error
 
 
 def _to_adapt(backbone: nn.Module, placements: list[Placement]) -> list[str]:

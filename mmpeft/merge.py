@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmpeft.freeze import adapted_backbones
 from mmpeft.hosts import Backbone, Host, adapters_of
-from mmpeft.hosts.host import each, layer_tensors
+from mmpeft.hosts.host import each, layer_tensors, part_of
 from mmpeft.methods import METHODS
 from mmpeft.report import listed
 
@@ -22,13 +22,19 @@ class MergeReport:
     """What ``merge`` did.
 
     ``folded`` and ``kept`` are the places of adapters that are gone and that stay. ``new_biases`` are parameters that
-    the model as it was built has no place for; a stock backbone built with ``options`` set to True has it.
+    the model as it was built has no place for; a stock backbone built with ``options`` has it: each of them is set to
+    True, or to what comes after ``=`` in it.
     """
 
     folded: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     new_biases: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> dict[str, bool | str]:
+        """The values of ``options``, by their names."""
+        return {name: value or True for name, _, value in (option.partition('=') for option in self.options)}
 
     @property
     def is_stock(self) -> bool:
@@ -40,9 +46,10 @@ class MergeReport:
         if self.kept:
             lines.append(f'{len(self.kept)} adapters stay, because no layer can take them: {listed(self.kept)}.')
         if self.new_biases:
+            settings = ' and '.join(f'{key}={value!r}' for key, value in self.settings.items())
             lines.append(
                 f'{listed(self.new_biases)} had no bias to take the shift and got one: to load there, a stock '
-                f'backbone has to be built with {" and ".join(f"{option}=True" for option in self.options)}.'
+                f'backbone has to be built with {settings}.'
             )
         if self.is_stock:
             lines.append('The model is a stock model.')
@@ -86,7 +93,7 @@ def _merge_backbone(name: str, backbone: Backbone) -> MergeReport:
         backbone.adapter_methods = tuple(_what_stays(backbone))
     else:
         _restore_stock(backbone)
-    biases, options = (prefix + bias for bias in new_biases), sorted(set(new_biases.values()))
+    biases, options = (prefix + bias for bias in new_biases), sorted(set(' '.join(new_biases.values()).split()))
     return MergeReport(tuple(folded), tuple(kept), tuple(biases), tuple(options))
 
 
@@ -94,14 +101,15 @@ def _folds(backbone: Backbone, place: str, adapter: nn.Module) -> bool:
     """Whether a layer can take ``adapter``, in a form that stock code can build."""
     owner, _, site = place.rpartition('.')
     module = backbone.get_submodule(owner)
-    weight, bias = layer_tensors(module.host, module, site)
+    weight, _ = layer_tensors(module.host, module, site)
     if weight is None or not adapter.folds:
         return False
-    if bias is not None or backbone.norm_before(owner) is not None:
+    layer, _, biases = module.layer_of(site)
+    names = [name for name in each(biases) if name]
+    if all(part_of(layer, name) is not None for name in names) or backbone.norm_before(owner) is not None:
         return True
     _, shift = adapter.fold(weight, None)
-    layer, _, biases = module.layer_of(site)
-    return shift is None or all(_option_for(backbone, _name_of(backbone, layer, name)) for name in each(biases))
+    return shift is None or all(_option_for(backbone, _name_of(backbone, layer, name)) for name in names)
 
 
 def _name_of(backbone: Backbone, layer: nn.Module, leaf: str) -> str:
@@ -109,10 +117,10 @@ def _name_of(backbone: Backbone, layer: nn.Module, leaf: str) -> str:
 
 
 def _option_for(backbone: Backbone, bias: str) -> str | None:
-    """The option of the stock class that gives it the parameter ``bias``, if it has such an option."""
+    """The options of the stock class that give it the parameter ``bias``, if it has any."""
     known = {option for cls in backbone.stock.__mro__ for option in inspect.signature(cls.__init__).parameters}
     options = (option for pattern, option in backbone.bias_options.items() if re.fullmatch(pattern, bias))
-    return next((option for option in options if option in known), None)
+    return next((option for option in options if option in known), backbone.option_inside(bias))
 
 
 def _what_stays(backbone: Backbone) -> Iterator[dict]:
@@ -149,13 +157,16 @@ def _fold(backbone: Backbone, place: str, adapter: nn.Module) -> dict[str, str]:
     if bias is None and norm is not None:
         norm.bias += _solve(new_weight, new_bias)
         return {}
-    for name, values in zip(each(biases), new_bias.split(rows), strict=True):
-        if bias is not None:
-            attrgetter(name)(layer).copy_(values)
-        else:
+    names, made = each(biases), []
+    shares = new_bias.split(rows) if len(rows) == len(names) else new_bias.chunk(len(names))
+    for name, values in zip(names, shares, strict=True):
+        part = part_of(layer, name)
+        if part is not None:
+            part.copy_(values)
+        elif bias is None and name:
             inner, _, leaf = name.rpartition('.')
             setattr(layer.get_submodule(inner), leaf, nn.Parameter(values.to(weight.dtype)))
-    made = [_name_of(backbone, layer, name) for name in each(biases) if bias is None]
+            made.append(_name_of(backbone, layer, name))
     return {name: _option_for(backbone, name) for name in made}
 
 

@@ -17,8 +17,8 @@ from mmpeft.adapter_file import (
     parse,
     read_safetensors,
 )
-from mmpeft.contents import adapted_backbone, differences_of, missing_base, tensors_to_save
-from mmpeft.fingerprint import HALVES, base_names, base_tensors, combined, digest
+from mmpeft.contents import adapted_backbone, as_known, differences_of, missing_base, tensors_to_save
+from mmpeft.fingerprint import HALVES, base_tensors, combined, digest, known_base
 from mmpeft.hosts import Backbone
 from mmpeft.hosts.host import qualified_name
 from mmpeft.methods.configs import full_options, normal
@@ -69,7 +69,8 @@ class AdapterFile:
         if base is None:
             self._check_base(backbone)
         else:
-            self.check_digests(base, 'the base that is given')
+            known = {known: base[own] for known, own in known_base(backbone).items() if own in base}
+            self.check_digests(known, 'the base that is given')
 
     def check_backbone(self, backbone: Backbone, prefix: str) -> None:
         """As ``check_model``, for a backbone alone whose tensors have names that begin with ``prefix``."""
@@ -90,7 +91,7 @@ class AdapterFile:
         if name != self.info.backbone:
             self.check_model(model)
         self.check_backbone(backbone, f'{name}.')
-        return differences_of(self.tensors, tensors_to_save(model, model.state_dict()))
+        return self._differences(self.tensors, model)
 
     def check_shapes(self, model: nn.Module) -> None:
         """As ``check_model``, without a look at any value: ``model`` may be on torch's meta device."""
@@ -104,16 +105,20 @@ class AdapterFile:
             raise WrongModelError(f'{self.path} is of adapters in a {self.info.host}; this backbone is a {host}.')
         if in_order(self.info.methods) != in_order(methods):
             raise WrongModelError(f'{self.path} is of {self.info.methods}; this backbone carries {methods}.')
-        other = sorted(base_names(backbone) ^ self.info.digests.keys())
+        other = sorted(known_base(backbone).keys() ^ self.info.digests.keys())
         if other:
             raise WrongBaseError(f'{self.path} is of a base with other tensors: one of the two has no {listed(other)}.')
 
     def _check_tensors(self, module: nn.Module, prefix: str) -> None:
         found = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
-        expected = tensors_to_save(module, module.state_dict())
-        differences = differences_of(found, expected)
+        differences = self._differences(found, module)
         if differences:
             raise WrongModelError(f'{self.path} is of another model than this one: it {", and ".join(differences)}.')
+
+    @staticmethod
+    def _differences(found: Mapping[str, Tensor], module: nn.Module) -> list[str]:
+        expected = tensors_to_save(module, module.state_dict())
+        return differences_of(as_known(module, found), as_known(module, expected))
 
     def _check_base(self, backbone: Backbone) -> None:
         if not missing_base(backbone):

@@ -1,10 +1,14 @@
 """The methods as published, step by step: what the layers of ``mmpeft.methods`` must equal, and what they must beat."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpeft.hosts import adapters_of
-from mmpeft.hosts.host import subclass
+from mmpeft.hosts.beit import RelativeAttention
+from mmpeft.hosts.host import Host, subclass
+from mmpeft.hosts.swin_v2 import CosineAttention
 from mmpeft.hosts.vit import SelfAttention
 from mmpeft.hosts.windows import WindowAttention
 from mmpeft.methods import CVPT, SSF, Method, Mona
@@ -50,22 +54,36 @@ class PlainCVPT(CVPT):
         return y if self.beside else x + y
 
 
-class PlainWindowAttention(WindowAttention):
-    """The stock attention of Swin."""
+class StockAttention(Host):
+    """The stock attention, where no adapter sits in it."""
 
-    def forward(self, *args) -> Tensor:
-        return self.stock.forward(self, *args)
-
-
-class PlainSelfAttention(SelfAttention):
-    """The stock attention of mmseg's ViT, where no adapter sits in it."""
-
-    def forward(self, *args, **kwargs) -> tuple[Tensor, Tensor | None]:
+    def forward(self, *args, **kwargs) -> Any:
         return super().forward(*args, **kwargs) if self.adapters else self.stock.forward(self, *args, **kwargs)
 
 
+class PlainWindowAttention(StockAttention, WindowAttention):
+    """That of Swin."""
+
+
+class PlainSelfAttention(StockAttention, SelfAttention):
+    """That of mmseg's ViT."""
+
+
+class PlainRelativeAttention(StockAttention, RelativeAttention):
+    """That of BEiT and MAE."""
+
+
+class PlainCosineAttention(StockAttention, CosineAttention):
+    """That of Swin V2."""
+
+
 PLAIN = {Mona: PlainMona, SSF: PlainSSF, CVPT: PlainCVPT}
-PLAIN_HOSTS = {WindowAttention: PlainWindowAttention, SelfAttention: PlainSelfAttention}
+PLAIN_HOSTS = {
+    WindowAttention: PlainWindowAttention,
+    SelfAttention: PlainSelfAttention,
+    RelativeAttention: PlainRelativeAttention,
+    CosineAttention: PlainCosineAttention,
+}
 
 
 def use_plain_forms(backbone: nn.Module) -> bool:

@@ -64,12 +64,12 @@ def report(backbone: nn.Module) -> Report:
     trained_names(backbone)
     sizes = defaultdict(Counter)
     for name, parameter in backbone.named_parameters():
-        part = sizes[_part_of(name)]
+        part = sizes[_part_of(backbone.known_as(name))]
         part['trainable' if parameter.requires_grad else 'frozen'] += parameter.numel()
         part['adapter'] += parameter.numel() * is_adapter(name)
     inserted = defaultdict(Counter)
     for place, adapter in adapters_of(backbone):
-        inserted[_part_of(place)][type(adapter).__name__, place.rsplit('.', 1)[-1]] += 1
+        inserted[_part_of(backbone.known_as(place))][type(adapter).__name__, place.rsplit('.', 1)[-1]] += 1
     parts = tuple(
         Part(
             name,

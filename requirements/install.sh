@@ -78,7 +78,7 @@ if ! is_done torch 'torch locked'; then
     finish torch 'torch locked'
 fi
 
-libraries='mm demo hub tensorboard test locked'
+libraries='mm demo hub tensorboard timm test locked'
 if ! is_done libraries "$libraries"; then
     say '3/5 The OpenMMLab libraries and what they need: about 2 minutes'
     install libraries "$libraries" --no-deps --no-build-isolation --quiet

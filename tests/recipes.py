@@ -13,6 +13,8 @@ SWIN_T = dict(embed_dims=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], wind
 VIT_B = dict(arch='base', img_size=384, patch_size=16)
 DINOV2_B = dict(type='mmpretrain.VisionTransformer', arch='base', patch_size=16, layer_scale_init_value=1e-5)
 DINOV2_B |= dict(drop_path_rate=0.1, out_type='featmap', out_indices=(2, 5, 8, 11))
+DINOV3_B = dict(type='mmpretrain.TIMMBackbone', model_name='vit_base_patch16_dinov3', features_only=True)
+DINOV3_B |= dict(dynamic_img_pad=True, drop_path_rate=0.1, out_indices=(2, 5, 8, 11))
 VIT_L = dict(img_size=(512, 512), patch_size=16, embed_dims=1024, num_layers=24, num_heads=16)
 BASES = {
     'swin-t': 'swin_tiny_patch4_window7_224.pth',
@@ -21,6 +23,7 @@ BASES = {
     'vit-b': 'vit-base-p16_in21k-pre-3rdparty_ft-64xb64_in1k-384',
     'vit-l': 'jx_vit_large_p16_384',
     'dinov2-b': 'timm:https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth',
+    'dinov3-b': 'hf://timm/vit_base_patch16_dinov3.lvd1689m/model.safetensors',
 }
 
 # One entry for each host and data set. `batch` is the number of images of an update, `gpus` those of the published run.
@@ -106,6 +109,10 @@ NO_DECAY_VIT = (*NO_DECAY, 'cls_token', 'pos_embed', 'ln1', 'ln2', 'gamma1', 'ga
 DINOV2 = dict(base='dinov2-b', keys=dict.fromkeys(NO_DECAY_VIT, dict(decay_mult=0.0)))
 RECIPES['dinov2_coco'] = RECIPES['swin_coco'] | DINOV2 | dict(model='MaskRCNN', backbone=DINOV2_B | dict(img_size=1024))
 RECIPES['dinov2_ade20k'] = RECIPES['swin_ade20k'] | DINOV2 | dict(backbone=DINOV2_B | dict(img_size=512))
+NO_DECAY_EVA = (*NO_DECAY, 'cls_token', 'reg_token', 'gamma_1', 'gamma_2')
+DINOV3 = dict(base='dinov3-b', keys=dict.fromkeys(NO_DECAY_EVA, dict(decay_mult=0.0)), backbone=DINOV3_B)
+RECIPES['dinov3_coco'] = RECIPES['swin_coco'] | DINOV3 | dict(model='MaskRCNN')
+RECIPES['dinov3_ade20k'] = RECIPES['swin_ade20k'] | DINOV3
 
 METHODS = {
     'mona': dict(type='Mona'),
@@ -203,6 +210,11 @@ COUNTS = {
     ),
 }
 COUNTS['dinov2_ade20k'] = COUNTS['dinov2_coco'] | dict(full=88_812_288 - 768 * (64**2 - 32**2))
+COUNTS['dinov3_ade20k'] = COUNTS['dinov3_coco'] = COUNTS['dinov2_coco'] | dict(
+    ssf=22 * 768 * 12 + 2 * 768,  # maps of blocks come without the last norm
+    # Tokens, patches, and in each block attention without biases of qkv, norms, layer scales and the feed-forward.
+    full=5 * 768 + 768 * (3 * 16**2 + 1) + 12 * (768 * (4 * 768 + 1) + 6 * 768 + 768 * (8 * 768 + 5)),
+)
 # On VOC there is no output norm of the first stage, and the patch embedding (9,792 parameters, 384 of them biases, 384
 # of its norm) is frozen in full fine-tuning, BitFit and NormTuning too.
 COUNTS['swin_voc'] = COUNTS['swin_ade20k'] | dict(

@@ -11,6 +11,7 @@ CONFIGS = sorted(map(str, Path('configs').rglob('*.py')))
 WHOLE = [path for path in CONFIGS if '_base_' not in Path(path).parts]
 TOP = [Path(path).stem for path in WHOLE if len(Path(path).parts) == 2]
 TINY_VIT = dict(embed_dims=16, num_heads=2, init_cfg=None)
+TINY_TIMM = dict(embed_dim=16, num_heads=2, mlp_ratio=2, init_cfg=None)
 TINY_ARCH = dict(embed_dims=16, num_layers=12, num_heads=2, feedforward_channels=32)
 
 
@@ -26,7 +27,10 @@ def config(name: str) -> Config:
 def shrink(cfg: Config) -> list[int]:
     """Make the backbone of ``cfg`` tiny, fit what reads its maps, and return their channels."""
     backbone, model = cfg.model.backbone.backbone, cfg.model
-    if backbone.type.endswith('VisionTransformer'):
+    if backbone.type.endswith('TIMMBackbone'):
+        backbone.update(TINY_TIMM)
+        widths = [16] * len(backbone.out_indices)
+    elif backbone.type.endswith('VisionTransformer'):
         backbone.update(dict(arch=TINY_ARCH, init_cfg=None) if 'arch' in backbone else TINY_VIT)
         widths = [16] * len(backbone.out_indices)
     else:

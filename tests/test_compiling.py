@@ -199,6 +199,15 @@ def rank_main(rank: int, folder) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('host', HOSTS)
+def test_every_host_computes_the_same(host, graphs):
+    methods = [PLAIN, dict(type='SSF', sites=['norm1', 'norm2', 'fc1', 'fc2'])]
+    for x in (image(40, 48, 1), image(64, 48, 2)):
+        agree(pair(host, methods), x, most=1e-3)
+    assert graphs and not compiling._failed
+
+
+@pytest.mark.slow
 def test_two_processes_train_to_the_same_weights_as_without(tmp_path):
     mp.spawn(rank_main, args=(tmp_path,), nprocs=2)
     plain, first, second = (torch.load(tmp_path / f'{name}.pt') for name in ('plain0', 'compiled0', 'compiled1'))

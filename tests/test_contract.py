@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
-from tiny import BACKBONES, CONVNEXTS, HOSTS, image, weights
+from tiny import BACKBONES, BIASED, CONVNEXTS, HOSTS, image, load, weights
 
 import mmpeft
 from mmpeft.methods import METHODS, Tuning
@@ -25,12 +25,17 @@ OPTIONS = {
 EXACT_AT_START = {'LoRA', 'BitFit', 'NormTuning', 'Partial', 'Full', 'Frozen'}
 START_BOUND = {'SSF': 0.3, 'Mona': 0.3, 'Adapter': 0.05, 'AdaptFormer': 0.05, 'CVPT': 2.0, 'VPT': 0.3, 'LoRand': 2.0}
 FOLDS = {'SSF', 'LoRA', 'BitFit', 'NormTuning', 'Partial', 'Full', 'Frozen'}
-WITH_PROMPTS = [name for name in HOSTS if name.endswith(('ViT', 'DeiT', 'DINOv2'))]
+# What folds in other hosts: attention by the cosine, or with rotations, has no place for a shift of the keys.
+STAYS = {('mmpretrain SwinV2', 'SSF'), ('timm SwinV2', 'SSF'), ('timm EVA', 'SSF')}
+WITH_PROMPTS = [name for name in HOSTS if name.endswith(('ViT', 'DeiT', 'DINOv2', 'DeiT3', 'timm DINOv3', 'timm EVA'))]
 # Pairs that make no sense, with what injecting says.
 REFUSED = {(host, 'VPT'): "no site 'input'" for host in BACKBONES if host not in WITH_PROMPTS}
 REFUSED |= {(host, 'CVPT'): "no site 'after_attn'" for host in CONVNEXTS}
 PAIRS = [pair for pair in product(BACKBONES, METHODS) if pair not in REFUSED]
-CHECKPOINTED = [name for name in BACKBONES if name.endswith('Swin') or name in (*CONVNEXTS, 'mmseg ViT', 'mmseg MiT')]
+OF_MM = [name for name in BACKBONES if not name.startswith('timm ')]
+CHECKPOINTED = [
+    name for name in OF_MM if name.endswith(('Swin', 'SwinV2')) or name in (*CONVNEXTS, 'mmseg ViT', 'mmseg MiT')
+]
 
 
 @dataclass
@@ -41,8 +46,7 @@ class Case:
 
 
 def build(host: str, method: str, **options) -> Case:
-    if host == 'mmseg ViT':
-        options['patch_bias'] = True
+    options |= BIASED.get(host, {})
     plain = BACKBONES[host](**options)
     adapted = copy.deepcopy(plain)
     config = dict(type=method, **OPTIONS.get(method, {}))
@@ -101,7 +105,7 @@ def test_saving_and_loading_is_exact(host, method):
     case, other = build(host, method), build(host, method)
     for parameter in case.adapted.parameters():
         parameter.data.add_(0.1)
-    other.adapted.load_state_dict(case.adapted.state_dict(), strict=True)
+    load(other.adapted, case.adapted.state_dict())
     case.adapted.eval()
     other.adapted.eval()
     x = image(40, 48)
@@ -129,7 +133,7 @@ def test_merging_keeps_the_outputs_and_folds_what_the_method_promises(host, meth
     x = image(40, 48)
     expected = adapted(x)
     report = mmpeft.merge(adapted)
-    assert report.is_stock == (method in FOLDS)
+    assert report.is_stock == (method in FOLDS and (host, method) not in STAYS)
     for ours, before in zip(adapted(x), expected, strict=True):
         assert ((ours - before).norm() / before.norm()).item() <= 1e-5
 
@@ -153,7 +157,7 @@ def test_the_backbones_own_checkpointing_gives_the_same_gradients(host, method):
     plain, checkpointed = build(host, method).adapted, build(host, method, with_cp=True).adapted
     if not mmpeft.trained_names(plain):
         return
-    checkpointed.load_state_dict(plain.state_dict())
+    load(checkpointed, plain.state_dict())
     x = image(40, 48)
     for model in (plain, checkpointed):
         loss(model, x).backward()
@@ -167,8 +171,8 @@ def test_the_backbones_own_checkpointing_gives_the_same_gradients(host, method):
 @each_pair
 def test_mmengines_checkpointing_inside_is_refused(host, method):
     adapted = build(host, method).adapted
-    turn_on_activation_checkpointing(adapted, ['layers.0' if hasattr(adapted, 'layers') else 'stages.0'])
-    with pytest.raises(RuntimeError, match='activation_checkpointing wraps .*with_cp=True'):
+    turn_on_activation_checkpointing(adapted, adapted.blocks_of(adapted)[:1])
+    with pytest.raises(RuntimeError, match='activation_checkpointing wraps .*(with_cp|recompute_ffn)=True'):
         adapted(image(40, 48))
 
 

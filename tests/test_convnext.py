@@ -8,7 +8,7 @@ from mmpretrain.models.utils import LayerNorm2d
 from tiny import convnext, image, weights
 
 import mmpeft
-from mmpeft.hosts import adapters_of
+from mmpeft.hosts import adapt, adapters_of
 
 KINDS = {'linear': dict(linear_pw_conv=True), 'convolutions': dict(linear_pw_conv=False)}
 EVERYWHERE = dict(
@@ -90,6 +90,69 @@ def test_merging_leaves_a_stock_model_with_equal_outputs(kind, method, dtype):
         assert ((ours - before).norm() / before.norm()).item() <= TOLERANCE[dtype]
     assert [type(m) for m in backbone.modules()] == [type(m) for m in plain.modules()]
     plain.load_state_dict(backbone.state_dict(), strict=True)
+
+
+WIRED = {**KINDS, 'V2': dict(use_grn=True, layer_scale_init_value=0.0)}
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+@pytest.mark.parametrize('kind', WIRED)
+def test_an_empty_block_computes_what_the_stock_block_does_bit_for_bit(kind, with_cp):
+    plain = convnext(**WIRED[kind], with_cp=with_cp)
+    host = copy.deepcopy(plain)
+    adapt(host)
+    for name in host.blocks_of(host):
+        adapt(host.get_submodule(name))
+    x = image(64, 96)
+    for ours, stock in zip(host(x), plain(x), strict=True):
+        assert torch.equal(ours, stock)
+    for model in (host, plain):
+        sum(out.square().sum() for out in model(x)).backward()
+    grads = dict(host.named_parameters())
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(grads[name].grad, parameter.grad, rtol=1e-4 * with_cp, atol=1e-5 * with_cp)
+
+
+@pytest.mark.parametrize('kind', WIRED)
+def test_adapters_see_the_map_of_a_block_as_tokens_on_its_grid(kind):
+    backbone = convnext(**WIRED[kind])
+    mmpeft.inject(backbone, dict(type='Mona', bottleneck=4, dropout=0.0, sites=['ffn_branch', 'after_ffn']))
+    block, x, seen = backbone.stages[1][0], torch.randn(2, 8, 6, 10), []
+    for site in ('ffn_branch', 'after_ffn'):
+        block.adapters[site].register_forward_hook(lambda _, args, out: seen.append((args[0], out, args[1])))
+    out = block(x)
+    (branch, added, first), (stream, result, second) = seen
+    assert first == second == (6, 10)
+    for tokens, maps in ((branch, block.branch(x)), (stream, x + as_maps(added)), (result, out)):
+        torch.testing.assert_close(as_maps(tokens), maps)
+
+
+def as_maps(tokens):
+    return tokens.transpose(1, 2).unflatten(2, (6, 10))
+
+
+def test_lora_goes_to_the_linear_layers_unless_told_otherwise():
+    backbone = convnext()
+    mmpeft.inject(backbone, dict(type='LoRA', rank=2))
+    assert {place.rpartition('.')[2] for place, _ in adapters_of(backbone)} == {'fc1', 'fc2'}
+    with pytest.raises(ValueError, match="ConvNeXt has no site 'qkv'; its sites: "):
+        mmpeft.inject(convnext(), dict(type='LoRA', targets=('q', 'v')))
+
+
+def test_cvpt_is_refused_at_a_block_without_attention():
+    with pytest.raises(
+        ValueError, match=r'CVPT needs the attention of its block, which is not known at stages\.0\.0\.'
+    ):
+        mmpeft.inject(convnext(), dict(type='CVPT', place='after_ffn'))
+
+
+@pytest.mark.parametrize('part', ['norm', ''])
+def test_a_block_or_a_norm_of_another_class_is_refused(part):
+    backbone = convnext()
+    owner = backbone.get_submodule(f'stages.1.0.{part}'.rstrip('.'))
+    owner.__class__ = type('Own', (type(owner),), dict(forward=lambda self, x: x, __module__='own'))
+    with pytest.raises(ValueError, match=r'stages\.1\.0(, a| takes no adapters: its norm is a) own\.Own'):
+        mmpeft.inject(backbone, dict(type='SSF'))
 
 
 def test_a_method_of_tokens_is_refused_at_a_convolution():

@@ -1,7 +1,6 @@
 """The forms for CPUs and for GPUs: they compute the same, and what a GPU would be asked to run is counted on a CPU."""
 
 import copy
-from collections import Counter
 
 import mmdet.models
 import mmseg.models
@@ -12,16 +11,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmpeft
+from mmpeft.counting import Operations
 from mmpeft.forms import for_cpu
+from mmpeft.hosts import Call
+from mmpeft.methods import CVPT, SSF, Adapter, LoRA
+from mmpeft.methods.cvpt import Attention
 from mmpeft.plain import use_plain_forms
 
 aten = torch.ops.aten
-# What launches nothing.
-VIEWS = {
-    'view', '_unsafe_view', 't', 'transpose', 'permute', 'expand', 'slice', 'select', 'unsqueeze', 'squeeze', 'detach',
-    'alias', 'as_strided', 'unbind', 'split', 'chunk', 'unflatten', 'flatten', 'reshape', '_reshape_alias',
-    'split_with_sizes', 'empty', 'empty_like', 'new_empty', 'movedim',
-}  # fmt: skip
 FORMS = ['cpu', 'gpu']
 METHODS = [
     MONA | dict(dropout=0.0),
@@ -31,27 +28,6 @@ METHODS = [
     dict(type='LoRA', rank=2),
     dict(type='Adapter', dropout=0.0),
 ]
-WAITS = {'_local_scalar_dense', 'item', 'is_nonzero', 'equal'}
-
-
-class Operations(TorchDispatchMode):
-    """Counts what is dispatched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
-
-    @property
-    def launched(self) -> int:
-        return sum(number for name, number in self.names.items() if name not in VIEWS)
-
-    @property
-    def waits(self) -> int:
-        return sum(number for name, number in self.names.items() if name in WAITS)
 
 
 class Masks(TorchDispatchMode):
@@ -278,6 +254,23 @@ def test_norms_of_a_lone_bias_are_in_fp32_under_autocast_and_stock_when_merged(m
     assert all(p.grad is not None for name, p in backbone.named_parameters() if p.requires_grad)
     mmpeft.merge(backbone)
     assert type(norm) is nn.LayerNorm
+
+
+@pytest.mark.parametrize('method', ['SSF', 'CVPT', 'LoRA', 'Adapter'])
+def test_compilers_trace_an_adapter_as_one_graph(method, monkeypatch):
+    monkeypatch.setenv('MMPEFT_FORM', 'gpu')
+    mha, linear = nn.MultiheadAttention(16, 2), nn.Linear(16, 32)
+    call = Call(casts={id(p): p.bfloat16() for p in [*mha.parameters(), *linear.requires_grad_(False).parameters()]})
+    attention = Attention.of_fused(mha.in_proj_weight, mha.in_proj_bias, mha.out_proj, 2)
+    layer, read = {
+        'SSF': (SSF(32).after_linear, (linear.weight, linear.bias, call)),
+        'CVPT': (CVPT(16, 2, dropout=0.0), (attention, call)),
+        'LoRA': (LoRA(16, 48, rank=2), ()),
+        'Adapter': (Adapter(16, 4, dropout=0.0), ()),
+    }[method]
+    compiled, x = torch.compile(layer, backend='eager', fullgraph=True), torch.randn(2, 9, 16)
+    with torch.autocast('cpu', torch.bfloat16):
+        torch.testing.assert_close(compiled(x, *read), layer(x, *read), rtol=2e-2, atol=2e-2)
 
 
 def test_another_form_is_refused(monkeypatch):

@@ -1,6 +1,7 @@
 """What lies before the first trained place runs as in inference: no autograd, nothing kept."""
 
 import gc
+import re
 import weakref
 
 import pytest
@@ -18,9 +19,12 @@ METHODS = [
     [LORA],
     [dict(LORA, blocks=r'stages\.3'), MONA],
 ]
-MATRIX = [(host, [SSF]) for host in BACKBONES] + [('mmdet Swin', methods) for methods in METHODS]
+# DeiT III has no second norm.
+MATRIX = [(host, [dict(SSF, sites=['fc1']) if host.endswith('DeiT3') else SSF]) for host in BACKBONES] + [
+    ('mmdet Swin', methods) for methods in METHODS
+]
 # From the third stage on, or in the last of three layers.
-LATE = r'^(stages\.[23]|layers\.2)'
+LATE = r'^(stages\.[23]|layers\.2|timm_model\.model\.(blocks\.2|layers\.[23]))'
 
 
 def adapted(host, *methods, eval_frozen=False, recompute_ffn=False, **options):
@@ -60,7 +64,7 @@ class Seen:
 
 
 def is_late(names):
-    return names[0].startswith(('stages.2', 'stages.3', 'layers.2'))
+    return re.match(LATE, names[0]) is not None
 
 
 @pytest.mark.parametrize('host, methods', MATRIX, ids=str)

@@ -58,6 +58,9 @@ MODEL = {
     'ViT segmentor': ('mmseg', VIT_16, dict(SEGMENTOR, decode_head=FCN)),
 }
 CASES = {f'{kind}, {method}': (kind, METHODS[method]) for kind in MODEL for method in METHODS}
+DINOV3 = dict(type='mmpretrain.TIMMBackbone', model_name='vit_base_patch16_dinov3', features_only=True, out_indices=[2])
+DINOV3 |= dict(embed_dim=16, depth=3, num_heads=2, init_values=0.5)
+MODEL['timm segmentor'] = ('mmseg', DINOV3, dict(SEGMENTOR, decode_head=FCN))
 FP32, FP64 = 1e-5, 1e-11
 
 
@@ -187,7 +190,7 @@ def test_a_bias_that_the_base_lacks_is_switched_on_in_the_config(tmp_path):
     config, checkpoint = written(tmp_path, 'ViT segmentor', method, qkv_bias=False)
     before = stock.run('mmseg', config, checkpoint)
     done = merge_checkpoint(config, checkpoint, str(tmp_path / 'merged.pth'))
-    assert str(done).endswith('loads. The config sets patch_bias, qkv_bias to True, because the shifts need biases.')
+    assert str(done).endswith('loads. The config sets patch_bias=True, qkv_bias=True, because the shifts need biases.')
     backbone = Config.fromfile(done.config).model.backbone
     assert backbone.patch_bias and backbone.qkv_bias
     after = stock.run('mmseg', str(done.config), str(done.checkpoint))
@@ -195,6 +198,16 @@ def test_a_bias_that_the_base_lacks_is_switched_on_in_the_config(tmp_path):
     state = torch.load(done.checkpoint)['state_dict']
     biases = [state[f'backbone.layers.{i}.attn.attn.in_proj_bias'].any().item() for i in range(3)]
     assert biases == [False, True, False]
+
+
+def test_a_timm_model_is_built_anew_with_attention_that_has_the_biases(tmp_path):
+    config, checkpoint = written(tmp_path, 'timm segmentor', METHODS['SSF'], pretrained=False, checkpoint_path='')
+    before = stock.run('mmseg', config, checkpoint)
+    done = merge_checkpoint(config, checkpoint, str(tmp_path / 'merged.pth'))
+    backbone = Config.fromfile(done.config).model.backbone
+    assert backbone.qkv_bias and backbone.attn_type == 'rope' and 'checkpoint_path' not in backbone
+    after = stock.run('mmseg', str(done.config), str(done.checkpoint))
+    assert after['differences'] == [] and distance(after['raw'], before['raw']) <= FP32
 
 
 def test_what_stays_is_said_and_kept_in_the_config(tmp_path, capsys):

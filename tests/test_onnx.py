@@ -8,7 +8,7 @@ import mmseg.models
 import onnxruntime
 import pytest
 import torch
-from tiny import SWINS
+from tiny import BACKBONES, HOSTS, SWINS
 from torch.export import Dim
 
 import mmpeft
@@ -66,6 +66,26 @@ def test_a_vit_exports_for_any_batch_height_and_width(tmp_path, library, method)
         check(backbone, onnx, torch.randn(size))
 
 
+ONE_SIZE = {
+    'mmseg BEiT': dict(num_layers=1, out_indices=0),
+    'mmpretrain BEiT': dict(arch=dict(ONE_BLOCK, feedforward_channels=32), out_indices=0),
+    'mmpretrain DeiT3': dict(arch=dict(ONE_BLOCK, feedforward_channels=32), out_indices=0),
+    'mmpretrain SAM': dict(arch=dict(ONE_BLOCK, feedforward_channels=32, global_attn_indexes=[]), out_indices=0),
+    'mmpretrain SwinV2': dict(
+        arch=dict(depths=[2], embed_dims=16, num_heads=[2], extra_norm_every_n_blocks=0), out_indices=(0,)
+    ),
+}
+# A shift of the keys stays, so that there is no stock model to export.
+NOT_MERGED = [('mmpretrain SwinV2', 'merged SSF')]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('host, method', [pair for pair in product(ONE_SIZE, METHODS) if pair not in NOT_MERGED])
+def test_other_transformers_export_for_one_size(tmp_path, host, method):
+    backbone, image = adapted(HOSTS[host](**ONE_SIZE[host]), method), torch.randn(2, 3, 30, 44)
+    check(backbone, exported(backbone, image, tmp_path), torch.randn_like(image))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS)
 def test_a_swin_exports_for_one_size(tmp_path, method):
@@ -80,3 +100,17 @@ def test_the_old_exporter_is_refused_in_one_line(tmp_path):
     backbone = adapted(VITS['mmseg'](), 'Mona')
     with pytest.raises(RuntimeError, match=r'old ONNX exporter cannot take Mona.*dynamo=True'):
         torch.onnx.export(backbone, (torch.randn(1, 3, 32, 32),), tmp_path / 'backbone.onnx', dynamo=False)
+
+
+# LoRA as it is where keys are of a smaller map, in both forms of its projections.
+PYRAMIDS = [('mmseg MiT', 'Mona'), ('mmdet PVT', 'Mona'), ('mmpretrain SVT', 'LoRA'), ('mmpretrain ConvNeXt', 'Mona')]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('host, method', PYRAMIDS)
+def test_a_pyramid_exports_for_one_size(tmp_path, host, method):
+    backbone = BACKBONES[host]()
+    mmpeft.inject(backbone, METHODS[method] if method in METHODS else dict(type=method, rank=2))
+    backbone.eval()
+    image = torch.randn(2, 3, 32, 64)
+    check(backbone, exported(backbone, image, tmp_path), torch.randn_like(image))

@@ -8,11 +8,12 @@ from importlib.metadata import metadata, version
 from pathlib import Path
 
 import pytest
+from mmengine.fileio import load
 
 import mmpeft
 
 ROOT = Path(__file__).parents[1]
-FILES = ('torch', 'mm', 'mmcv', 'demo', 'hub', 'tensorboard', 'test', 'locked')
+FILES = ('torch', 'mm', 'mmcv', 'demo', 'hub', 'tensorboard', 'timm', 'test', 'locked')
 OPTIONAL = ('wandb', 'docs')  # extras that the set-up leaves out
 made_by_make = pytest.mark.skipif(
     not (Path(sys.prefix) / 'by-make').exists(), reason='an environment of your own may hold other versions'
@@ -68,8 +69,8 @@ def test_mmpeft_itself_needs_torch_and_safetensors():
     'extra, files',
     [
         ('mm', ('mm', 'mmcv')),
-        ('test', ('demo', 'hub', 'tensorboard', 'test')),
-        *((name, (name,)) for name in ('demo', 'docs', 'hub', 'tensorboard', 'wandb')),
+        ('test', ('demo', 'hub', 'tensorboard', 'timm', 'test')),
+        *((name, (name,)) for name in ('demo', 'docs', 'hub', 'tensorboard', 'timm', 'wandb')),
     ],
 )
 def test_an_extra_is_its_pins(extra, files):
@@ -83,6 +84,17 @@ def test_the_environment_has_the_torchvision_hook_of_this_source():
     import _mmpeft_torchvision
 
     assert Path(_mmpeft_torchvision.__file__).read_text() == (ROOT / 'mmpeft' / 'torchvision_ops.py').read_text()
+
+
+def test_the_workflow_runs_targets_that_the_makefile_has():
+    workflow = load(ROOT / '.github/workflows/ci.yml')
+    targets = workflow['jobs']['make']['strategy']['matrix']['target']
+    assert targets and all(re.search(rf'^{target}:', (ROOT / 'Makefile').read_text(), re.M) for target in targets)
+
+
+@pytest.mark.parametrize('form', sorted((ROOT / '.github/ISSUE_TEMPLATE').glob('*.yml')), ids=lambda path: path.stem)
+def test_the_forms_for_reports_parse(form):
+    assert form.stem == 'config' or {'name', 'description', 'body'} <= load(form).keys()
 
 
 def set_up(venv, **environment):
@@ -135,7 +147,7 @@ def made_up_to(venv, python_rules):
         (venv / name).touch()
     for step, files in {
         'torch': ['torch', 'locked'],
-        'libraries': ['mm', 'demo', 'hub', 'tensorboard', 'test', 'locked'],
+        'libraries': ['mm', 'demo', 'hub', 'tensorboard', 'timm', 'test', 'locked'],
     }.items():
         text = ''.join((ROOT / 'requirements' / f'{file}.txt').read_text() for file in files)
         (venv / f'{step}.done').write_text(text)

@@ -1,6 +1,7 @@
 """The configs as they are train and evaluate: backbones and images are tiny, paths, formats and losses are real."""
 
 import math
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, MODELS
 from scene_trees import write_data
 from shrunk import TOP, config, shrink
 from test_stock_tools import stock
 from tiny import same, weights
 
 import mmpeft
+from mmpeft.hosts import find_backbone
+from mmpeft.mm.checks import register_library
 from mmpeft.mm.runners import bare_model
 from mmpeft.mm.running.run import test as evaluate
 from mmpeft.mm.running.run import train
@@ -61,6 +64,8 @@ CASES = [
     'mona_swin_star_kld',
     'lora_dinov2_coco',
     'mona_dinov2_ade20k',
+    'ssf_dinov3_coco',
+    'lora_dinov3_ade20k',
 ]
 WIDTHS = [8, 16, 40, 64]
 PYRAMID, TWINS = dict(embed_dims=8), dict(embed_dims=WIDTHS, num_heads=[1, 2, 5, 8])
@@ -75,6 +80,11 @@ STOCK = {
         arch=dict(depths=[1, 1, 1, 1], channels=WIDTHS)
     ),
 }
+# The same where the config names a file of pretraining.
+PRETRAINED = (
+    'mmseg/.mim/configs/beit/beit-base_upernet_8xb2-160k_ade20k-640x640.py',
+    'mmseg/.mim/configs/mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py',
+)
 SCORES = dict(coco='coco/segm_mAP', voc='pascal_voc/mAP', ade20k='mIoU', dota='dota/mAP', star='star/mAP')
 # Untrained detectors are sure of nothing, so no score is too low.
 FEW = dict(max_per_img=16, nms_pre=64, num=16, score_thr=0.0, num_workers=0, persistent_workers=False)
@@ -204,6 +214,27 @@ def test_a_stock_config_trains_the_adapters_of_the_one_line_hook(path, folder):
     hook = dict(type='mmpeft.AdapterHook', method=[dict(type='Mona'), dict(type='LoRA')], allow_random_base=True)
     in_backbone = check_what_moved(train(write_stock(path, folder, hook, dict(type='StartHook'))))
     assert all(map(mmpeft.is_adapter, in_backbone))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', PRETRAINED, ids=lambda path: Path(path).stem)
+def test_a_stock_config_trains_adapters_on_the_file_that_it_names(path, folder):
+    cfg = _made_small(
+        Config.fromfile(Path(mmdet.__file__).parents[1] / path), (dict(type='mmpeft.MonaHook'), dict(type='StartHook'))
+    )
+    backbone, width, file = cfg.model.backbone, 16, Path(cfg.model.pretrained)
+    backbone.update(embed_dims=width, num_heads=2, mlp_ratio=2, in_channels=3)
+    cfg.model.neck.embed_dim = cfg.model.auxiliary_head.in_channels = width
+    cfg.model.decode_head.in_channels = [width] * 4
+    register_library('mmseg')
+    base = MODELS.build(dict(backbone, type=f'mmseg.{backbone.type}'))
+    fresh = find_backbone(type(base)).fresh
+    file.parent.mkdir()
+    torch.save({name: t for name, t in base.state_dict().items() if not re.fullmatch(fresh, name)}, file)
+    runner = train(_write_short(cfg, folder / 'stock.py'))
+    assert all(map(mmpeft.is_adapter, check_what_moved(runner)))
+    after = bare_model(runner).backbone.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in base.state_dict().items())
 
 
 def test_every_framework_on_every_host_and_every_family_in_every_library_has_its_case():

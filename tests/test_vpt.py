@@ -3,12 +3,13 @@ import math
 
 import pytest
 import torch
+from test_contract import WITH_PROMPTS
 from tiny import HOSTS, MONA, image, swin
 
 import mmpeft
 from mmpeft.methods import VPT
 
-VITS = [name for name in HOSTS if name.endswith(('ViT', 'DeiT', 'DINOv2'))]
+VITS = [name for name in WITH_PROMPTS if not name.startswith('timm ')]
 DEEP = dict(type='VPT', num_prompts=3, dropout=0.0)
 SHALLOW = dict(DEEP, deep=False)
 

@@ -70,9 +70,8 @@ def test_a_recipe_trains_and_tests_by_its_name_without_a_clone(mmpeft, tmp_path)
     assert f'{mmpeft.parent.parent}/lib' in run(mmpeft, 'info', cwd=tmp_path)
     shown = run(mmpeft, 'train', 'mona_swin_coco.py', '--work-dir', 'work', *options, cwd=tmp_path)
     assert shown.splitlines()[-1].startswith('Trained for 2 iterations; log and checkpoints are in')
-    adapters = 'work/adapters_last.safetensors'
     shown = run(mmpeft, 'test', 'work/mona_swin_coco.py', 'work/epoch_1.pth', cwd=tmp_path)
-    assert 'coco/bbox_mAP' in shown.splitlines()[-1] and (tmp_path / adapters).is_file()
+    assert 'coco/bbox_mAP' in shown.splitlines()[-1]
 
 
 def test_the_demo_runs_without_a_clone_and_its_config_can_be_inherited(mmpeft, tmp_path):

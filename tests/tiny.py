@@ -44,9 +44,9 @@ def mmseg_vit(**options) -> nn.Module:
 
 def mmpretrain_vit(cls: str = 'VisionTransformer', **options) -> nn.Module:
     """mmpretrain's ViT of three blocks with a class token; outputs are feature maps."""
-    arch = dict(VIT, feedforward_channels=32)
     size = dict(img_size=32, patch_size=8, out_indices=(0, 2), out_type='featmap')
-    return getattr(mmpretrain.models, cls)(arch=arch, **{**size, **options})
+    size |= dict(arch=dict(VIT, feedforward_channels=32))
+    return getattr(mmpretrain.models, cls)(**{**size, **options})
 
 
 def convnext(**options) -> nn.Module:
@@ -54,6 +54,61 @@ def convnext(**options) -> nn.Module:
     arch = dict(depths=(1, 2, 1, 1), channels=(8, 8, 16, 16))
     size = dict(out_indices=(0, 1, 2, 3), gap_before_final_norm=False, layer_scale_init_value=0.5)
     return mmpretrain.models.ConvNeXt(arch=arch, **{**size, **options})
+
+
+def timm_vit(name: str = 'vit_tiny_patch16_224', **options) -> nn.Module:
+    """A ViT or EVA of timm of three blocks; outputs are feature maps."""
+    arch = dict(embed_dim=16, depth=3, num_heads=2, mlp_ratio=2, init_values=0.5)
+    size = dict(img_size=32, patch_size=8, dynamic_img_size=True, dynamic_img_pad=True)
+    return filled(timm_backbone(name, **{'out_indices': (0, 2), **arch, **size, **options}))
+
+
+def timm_swin(name: str = 'swin_tiny_patch4_window7_224', **options) -> nn.Module:
+    """A Swin of timm of five blocks with all four outputs."""
+    arch = dict(embed_dim=8, depths=(1, 2, 1, 1), num_heads=(1, 1, 2, 2), window_size=3, drop_path_rate=0.0)
+    backbone = timm_backbone(name, strict_img_size=False, **{'feature_cls': 'getter', **arch, **options})
+    getattr(backbone.timm_model, 'model', backbone.timm_model).patch_embed.dynamic_img_pad = True
+    return filled(backbone)
+
+
+def timm_backbone(name: str, **options) -> nn.Module:
+    return mmpretrain.models.TIMMBackbone(name, **{'features_only': True, **options})
+
+
+def filled(backbone: nn.Module) -> nn.Module:
+    """The same with values for what starts at zero or next to it, such as biases of places and layer scales."""
+    for parameter in backbone.parameters():
+        if parameter.abs().max() < 1e-3:
+            nn.init.normal_(parameter, std=0.5)
+    return backbone
+
+
+def swin_v2(**options) -> nn.Module:
+    """mmpretrain's Swin V2 of five blocks with all four outputs; one of them ends in a third norm."""
+    size = dict(window_size=3, drop_path_rate=0.0, out_indices=(0, 1, 2, 3), pad_small_map=True)
+    size |= dict(arch=dict(SIZES, extra_norm_every_n_blocks=2))
+    return filled(mmpretrain.models.SwinTransformerV2(**{**size, **options}))
+
+
+# BEiT and MAE take images of one grid: the patches lie so that both sizes of the tests have it.
+ONE_GRID = dict(img_size=(28, 42), patch_size=14, out_indices=(0, 2))
+
+
+def mmseg_beit(cls: str = 'BEiT', drop_rate: float = 0.0, **options) -> nn.Module:
+    """mmseg's BEiT or MAE of three blocks, which drop paths and nothing else."""
+    return filled(getattr(mmseg.models, cls)(**{**VIT, **ONE_GRID, 'mlp_ratio': 2, 'init_values': 0.5, **options}))
+
+
+def mmpretrain_beit(**options) -> nn.Module:
+    """mmpretrain's BEiT of three blocks; outputs are feature maps."""
+    return filled(mmpretrain_vit('BEiTViT', patch_cfg=dict(padding=0), **{**ONE_GRID, **options}))
+
+
+def sam(**options) -> nn.Module:
+    """SAM's encoder of three blocks, of which the second one attends to the whole map."""
+    size = dict(img_size=32, patch_size=8, window_size=4, out_channels=8, out_indices=(0, 2))
+    size |= dict(arch=dict(VIT, feedforward_channels=32, global_attn_indexes=[1]))
+    return filled(mmpretrain.models.ViTSAM(**{**size, **options}))
 
 
 def pyramid(cls: type, **options) -> nn.Module:
@@ -100,15 +155,35 @@ HOSTS = {
     },
     # Its tables of rotations take on the size of the last image, so it starts with that of the tests.
     'mmpretrain EVA02': lambda **options: mmpretrain_vit('ViTEVA02', img_size=(40, 48), **options),
+    'mmpretrain SwinV2': swin_v2,
+    'mmseg BEiT': mmseg_beit,
+    'mmpretrain BEiT': mmpretrain_beit,
+    'mmseg MAE': lambda **options: mmseg_beit('MAE', **options),
+    'mmpretrain DeiT3': lambda **options: filled(mmpretrain_vit('DeiT3', **options)),
+    'mmpretrain SAM': sam,
+    'timm ViT': lambda **options: timm_vit('vit_tiny_patch16_224', reg_tokens=2, **options),
+    'timm DINOv3': lambda **options: timm_vit('vit_base_patch16_dinov3', **options),
+    'timm EVA': lambda **options: timm_vit('eva02_base_patch14_224', **options),
+    'timm Swin': timm_swin,
+    'timm SwinV2': lambda **options: timm_swin('swinv2_tiny_window8_256', **options),
 }
 CONVNEXTS = {
     'mmpretrain ConvNeXt': convnext,
     'mmpretrain ConvNeXtV2': partial(convnext, use_grn=True, linear_pw_conv=False),
 }
 BACKBONES = {**HOSTS, **CONVNEXTS}
+# The options with which a host has a bias for every shift of SSF.
+BIASED = {'mmseg ViT': dict(patch_bias=True), 'timm DINOv3': dict(qkv_bias=True, attn_type='rope')}
 # Of all other backbones few tests are in the fast suite, see conftest.py.
 OFTEN = ('Swin', 'ViT', 'DeiT', 'DINOv2', 'EVA02', 'ConvNeXt')
-RARELY = [name for name in BACKBONES if name.split()[-1] not in OFTEN]
+RARELY = [name for name in BACKBONES if name.split()[-1] not in OFTEN or name.startswith('timm ')]
+
+
+def load(model: nn.Module, state: dict) -> None:
+    """Load a state of the same names; Swin V2 computes its buffers anew and drops those that come."""
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    anew = ('relative_position_index', 'relative_coords_table')
+    assert not unexpected and all(name.endswith(anew) and type(model).__name__.endswith('V2') for name in missing)
 
 
 def image(height: int = 30, width: int = 44, batch: int = 2) -> torch.Tensor:

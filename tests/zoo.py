@@ -23,7 +23,7 @@ from mmpeft.mm.checks import register_library
 PAGE = Path('docs/recipes.md')
 METAFILE = Path('configs/metafile.yml')
 START, END = '<!-- zoo -->\n', '<!-- zoo end -->'
-HOSTS = dict(swin='Swin', vit='ViT', dinov2='DINOv2 ViT')
+HOSTS = dict(swin='Swin', vit='ViT', dinov2='DINOv2 ViT', dinov3='DINOv3 ViT')
 # How certain a figure is, by a word in the brackets behind it; the first that is there counts.
 MARKS = {'second-hand': 'S', 'third party': 'T', 'read off': 'R', 'log': 'L', 'arXiv': 'P', 'plot': 'P'}
 FIGURE = r'(\d+\.\d+) (box AP|mask AP|AP50|mIoU|multi-scale|mAP)'
@@ -62,7 +62,7 @@ def _count_on_meta(scope: str, backbone: str) -> ParameterCounts:
     linspace = torch.linspace
     with pytest.MonkeyPatch.context() as patch, torch.device('meta'):
         # Stock code reads the rates of drop path off a tensor.
-        patch.setattr(torch, 'linspace', lambda *args, **kwargs: linspace(*args, **kwargs, device='cpu'))
+        patch.setattr(torch, 'linspace', lambda *args, **kwargs: linspace(*args, **{**kwargs, 'device': 'cpu'}))
         return mmpeft.count_parameters(MODELS.build(ConfigDict(json.loads(backbone))))
 
 

@@ -5,9 +5,11 @@
 
 from mmpeft.hosts import leaf
 from mmpeft.hosts.backbone import Backbone
+from mmpeft.hosts.beit import ATTENTION, BEiTBackbone, BEiTBlock, MAEBackbone, RelativeAttention
 from mmpeft.hosts.block import PreNormBlock
 from mmpeft.hosts.call import Call
 from mmpeft.hosts.convnext import ConvNeXtBackbone, ConvNeXtBlock, LayerNorm2d
+from mmpeft.hosts.deit3 import DeiT3Backbone, DeiT3Block
 from mmpeft.hosts.eva02 import EVA02Backbone, EVA02Block
 from mmpeft.hosts.host import Host, adapters_of
 from mmpeft.hosts.pyramid import MixBlock, PVTBlock, PyramidBackbone
@@ -20,7 +22,12 @@ from mmpeft.hosts.registration import (
     find_owner,
     register_host,
 )
+from mmpeft.hosts.sam import SAMBackbone, SAMBlock
 from mmpeft.hosts.swin import SwinBackbone, SwinBlock
+from mmpeft.hosts.swin_v2 import CosineAttention, SwinV2Backbone, SwinV2Block
+from mmpeft.hosts.timm_backbone import TimmBackbone
+from mmpeft.hosts.timm_swin import TimmSwinBlock, TimmSwinV2Block
+from mmpeft.hosts.timm_vit import EvaBlock, TimmAttention, TimmBlock
 from mmpeft.hosts.twins import GlobalAttention, LocalBlock, MMPretrainGlobalBlock, MMSegGlobalBlock, TwinsBackbone
 from mmpeft.hosts.vit import MMPretrainBlock, MMSegBlock, MMSegViTBackbone, SelfAttention, ViTBackbone
 
@@ -37,6 +44,15 @@ KNOWN = {
     ],
     MMSegBlock: ['mmseg.models.backbones.vit.TransformerEncoderLayer'],
     MMPretrainBlock: ['mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer'],
+    RelativeAttention: [*ATTENTION],
+    CosineAttention: ['mmpretrain.models.utils.attention.WindowMSAV2'],
+    SwinV2Block: ['mmpretrain.models.backbones.swin_transformer_v2.SwinBlockV2'],
+    BEiTBlock: [
+        'mmseg.models.backbones.beit.BEiTTransformerEncoderLayer',
+        'mmpretrain.models.backbones.beit.BEiTTransformerEncoderLayer',
+    ],
+    DeiT3Block: ['mmpretrain.models.backbones.deit3.DeiT3TransformerEncoderLayer'],
+    SAMBlock: ['mmpretrain.models.backbones.vit_sam.TransformerEncoderLayer'],
     MixBlock: ['mmseg.models.backbones.mit.TransformerEncoderLayer'],
     PVTBlock: ['mmdet.models.backbones.pvt.PVTEncoderLayer'],
     LocalBlock: [
@@ -53,6 +69,11 @@ KNOWN = {
         'mmseg.models.backbones.swin.SwinTransformer',
         'mmpretrain.models.backbones.swin_transformer.SwinTransformer',
     ],
+    SwinV2Backbone: ['mmpretrain.models.backbones.swin_transformer_v2.SwinTransformerV2'],
+    BEiTBackbone: ['mmseg.models.backbones.beit.BEiT', 'mmpretrain.models.backbones.beit.BEiTViT'],
+    MAEBackbone: ['mmseg.models.backbones.mae.MAE'],
+    DeiT3Backbone: ['mmpretrain.models.backbones.deit3.DeiT3'],
+    SAMBackbone: ['mmpretrain.models.backbones.vit_sam.ViTSAM'],
     MMSegViTBackbone: ['mmseg.models.backbones.vit.VisionTransformer'],
     ViTBackbone: ['mmpretrain.models.backbones.vision_transformer.VisionTransformer'],
     EVA02Backbone: ['mmpretrain.models.backbones.vit_eva02.ViTEVA02'],
@@ -61,6 +82,21 @@ KNOWN = {
         'mmdet.models.backbones.pvt.PyramidVisionTransformer',
     ],
     TwinsBackbone: ['mmseg.models.backbones.twins.PCPVT', 'mmpretrain.models.backbones.twins.PCPVT'],
+    TimmAttention: [
+        'timm.layers.attention.Attention',
+        'timm.layers.attention.AttentionRope',
+        'timm.models.eva.EvaAttention',
+        'timm.models.swin_transformer.WindowAttention',
+        'timm.models.swin_transformer_v2.WindowAttention',
+    ],
+    TimmBlock: ['timm.models.vision_transformer.Block'],
+    EvaBlock: ['timm.models.eva.EvaBlock'],
+    TimmSwinBlock: ['timm.models.swin_transformer.SwinTransformerBlock'],
+    TimmSwinV2Block: ['timm.models.swin_transformer_v2.SwinTransformerV2Block'],
+    TimmBackbone: [
+        'mmpretrain.models.backbones.timm_backbone.TIMMBackbone',
+        'mmseg.models.backbones.timm_backbone.TIMMBackbone',
+    ],
     ConvNeXtBackbone: ['mmpretrain.models.backbones.convnext.ConvNeXt'],
 }
 for _host, _stock in KNOWN.items():

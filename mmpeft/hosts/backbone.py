@@ -24,6 +24,9 @@ class Backbone(Modes, Initialised, Loading):
         places: For each site of this kind of backbone a pattern that the full names of its owners match.
         block: Pattern of the full names of its blocks.
         skipped: Classes, by their qualified names, of modules that match a pattern and are neither block nor site.
+        beyond: Pattern of the names of base parameters that come after what other forms of the same backbone return,
+            and which these do not have: they are of no base that files know again.
+        saves_memory: The option, and where it is set, that computes parts of a block again and works with adapters.
         bias_options: For patterns of the names of biases that may be absent the option of the stock class that makes
             them.
         adapter_methods: The configs of the injected methods.
@@ -34,6 +37,8 @@ class Backbone(Modes, Initialised, Loading):
     state = ('adapter_methods', 'adapters_together', 'linears', '_checked')
     places: dict[str, str] = {}
     skipped: tuple[str, ...] = ()
+    beyond = r'(?!)'
+    saves_memory = 'with_cp=True in the backbone'
     bias_options: dict[str, str] = {}
     adapter_methods: tuple[dict, ...] = ()
     adapters_together: tuple[nn.Module, ...] = ()
@@ -56,6 +61,11 @@ class Backbone(Modes, Initialised, Loading):
         return [name for name, part in found if qualified_name(type(part)) not in cls.skipped]
 
     @classmethod
+    def known_as(cls, name: str) -> str:
+        """The name by which files know a tensor again in whatever form of the stock backbone it lies."""
+        return name
+
+    @classmethod
     def shared_sizes(cls, module: nn.Module) -> dict[str, Any]:
         """The sizes of a stock backbone that any adapter in it may be built from."""
         return dict(depth=len(cls.blocks_of(module)))
@@ -67,6 +77,16 @@ class Backbone(Modes, Initialised, Loading):
     def wire(self) -> None:
         """Adapt what else has to be, such as attention; called once, after the classes are swapped."""
 
+    def option_inside(self, bias: str) -> str | None:
+        """The options, ``name`` or ``name=value``, by which the stock class has what is inside it make a bias."""
+        return None
+
+    def adapt_all(self, stock: tuple[str, ...], host: type[Host]) -> None:
+        """Let the modules of the stock classes of these qualified names be adapted, as far as they are not."""
+        for module in [*self.modules()]:
+            if qualified_name(type(module)) in stock and not isinstance(module, Host):
+                adapt_as(module, host)
+
     def computed_together(self) -> dict[nn.Module, Any]:
         """What adapters make of their parameters together, by the adapter."""
         kinds = defaultdict(list)
@@ -77,9 +97,7 @@ class Backbone(Modes, Initialised, Loading):
 
     def adapt_linears(self) -> None:
         """Let linear layers take their frozen weights from the call; called once, before adapters are put in."""
-        for module in [*self.modules()]:
-            if qualified_name(type(module)) in LINEAR and not isinstance(module, Host):
-                adapt_as(module, Linear)
+        self.adapt_all(LINEAR, Linear)
         blocks = [block for block in self.modules() if isinstance(block, Host) and block.compiles and block.tokenwise]
         by_themselves = {layer for block in blocks for layer in {*block.modules()} - {*block.attn.modules()}}
         layers = (m for m in self.modules() if isinstance(m, Linear | nn.MultiheadAttention))
@@ -116,6 +134,6 @@ class Backbone(Modes, Initialised, Loading):
             if getattr(forward, '__globals__', {}).get('__name__') == CHECKPOINTING:
                 raise RuntimeError(
                     f'activation_checkpointing wraps {name or "the backbone"} in a re-entrant checkpoint, in which '
-                    'adapters behind a frozen input get no gradient. Remove it from the config and set with_cp=True '
-                    'in the backbone instead.'
+                    'adapters behind a frozen input get no gradient. Remove it from the config and set '
+                    f'{self.saves_memory} instead.'
                 )

@@ -40,7 +40,8 @@ class PreNormBlock(Block):
     """The stock forward ``x + attn(norm1(x))``, ``x + ffn(norm2(x))``, bit for bit where no adapter sits.
 
     A subclass says what its stock class calls differently: its ``forward`` makes or takes the call and hands it to
-    ``checkpointed``, and ``attention`` and, if need be, ``ffn_parts`` compute with the modules of the block.
+    ``checkpointed``, and ``attention`` and, if need be, ``ffn_parts`` compute with the modules of the block. One whose
+    norms come after attention and feed-forward overrides ``attention_branch`` and ``before_ffn``, too.
 
     ``recompute_ffn`` checkpoints the norm and the layers of the feed-forward alone; where the whole block is
     checkpointed it has no effect. With ``compiles`` the norm and the layers of the feed-forward run by compiled code,
@@ -66,9 +67,17 @@ class PreNormBlock(Block):
     def tell(self, what: str, adapter: nn.Module, call: Call) -> Any:
         return self.attention_weights() if what == 'attention' else super().tell(what, adapter, call)
 
+    def attention_branch(self, x: Tensor, call: Call) -> Tensor:
+        """What is added to the stream ``x`` by attention and its norm."""
+        return self.attention(self.norm1(x), call)
+
+    def before_ffn(self, x: Tensor) -> Tensor:
+        """What the layers of the feed-forward read of the stream ``x``."""
+        return self.norm2(x)
+
     def block_forward(self, x: Tensor, call: Call) -> Tensor:
         x = self.at('before_attn', x, x, call)
-        branch = self.attention(self.norm1(x), call)
+        branch = self.attention_branch(x, call)
         branch = self.at('attn_branch', branch, branch, call)
         x = x + self.at('beside_attn', branch, x, call)
         x = self.at('after_attn', x, x, call)
@@ -86,7 +95,7 @@ class PreNormBlock(Block):
                     branch = compiled(_branch, self, x, layers)
                 if branch is not None:
                     return branch
-            y = self.norm2(x)
+            y = self.before_ffn(x)
             return layers(self.at('ffn_input', y, y, call))
 
         if self.recompute_ffn and not self.with_cp and is_grad_enabled():
@@ -113,4 +122,4 @@ class GridBlock(PreNormBlock):
 
 def _branch(block: PreNormBlock, x: Tensor, layers: Callable) -> Tensor:
     """What the layers of the feed-forward make of the stream; drop path comes later and differs from block to block."""
-    return layers(block.norm2(x))
+    return layers(block.before_ffn(x))

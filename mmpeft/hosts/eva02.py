@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmpeft.hosts.block import NORM
 from mmpeft.hosts.call import Call
-from mmpeft.hosts.vit import BLOCK, SWIGLU, MMPretrainBlock, ViTBackbone
+from mmpeft.hosts.vit import BLOCK, NO_PROMPTS, SWIGLU, MMPretrainBlock, ViTBackbone
 
 
 class EVA02Block(MMPretrainBlock):
@@ -33,7 +33,7 @@ class EVA02Backbone(ViTBackbone):
     """EVA-02: no prompts among its tokens, because a rotation is known for those of the grid alone."""
 
     places = {
-        **{site: place for site, place in ViTBackbone.places.items() if site != 'input'},
+        **NO_PROMPTS,
         'norm1': rf'{BLOCK}\.norm1',
         'norm2': rf'{BLOCK}\.norm2',
         'fc1': rf'{BLOCK}\.mlp\.w12',

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
-from operator import attrgetter
+from functools import cache, reduce
 from typing import Any
 
 import torch
@@ -15,8 +14,9 @@ from mmpeft.start import draw
 
 # What FSDP, FSDP2 and tensor parallelism (DTensor), and DeepSpeed's ZeRO-3 set on parameters that they shard.
 SHARD_MARKS = ('_fsdp_flattened', 'device_mesh', 'ds_id')
-# The name of a weight or bias in a module; of one whose rows lie in several layers, those of its parts in order.
-Names = str | tuple[str, ...]
+# The name of a weight or bias in a module; of one whose rows lie in several places, those of its parts in order. A part
+# that is not there is zero. None stands for one of a bias that is zero because the module computes the same with any.
+Names = str | tuple[str | None, ...]
 
 
 def qualified_name(cls: type) -> str:
@@ -78,6 +78,14 @@ class Host:
                     f'its {name} is a {qualified_name(type(part))}, and its adapters were written for '
                     f'{" or ".join(known)}'
                 )
+
+    @classmethod
+    def check_attention(cls, module: nn.Module) -> None:
+        """Refuse a stock block whose self-attention is more than its weights tell an adapter that reads them.
+
+        Raises:
+            ValueError: It names what else there is.
+        """
 
     def tell(self, what: str, adapter: nn.Module, call: Call | None) -> Any:
         """What an adapter that reads ``what``, one of ``mmpeft.methods.method.READS``, is called with."""
@@ -191,13 +199,24 @@ def layer_tensors(host: type[Host], module: nn.Module, site: str) -> tuple[Tenso
     if target is None:
         return None, None
     layer, *both = target
-    parts = ([attrgetter(name)(layer) for name in each(names)] for names in both)
-    return tuple(of[0] if len(of) == 1 or of[0] is None else torch.cat(of) for of in parts)
+    return tuple(_joined([part_of(layer, name) for name in each(names)]) for names in both)
 
 
-def each(names: Names) -> tuple[str, ...]:
+def each(names: Names) -> tuple[str | None, ...]:
     """The names of the parts of a weight or a bias, in the order of their rows."""
     return (names,) if isinstance(names, str) else names
+
+
+def part_of(layer: nn.Module, name: str | None) -> Tensor | None:
+    """The tensor of that name in ``layer``, if there is one."""
+    return name and reduce(lambda module, leaf: getattr(module, leaf, None), name.split('.'), layer)
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    there = next((part for part in parts if part is not None), None)
+    if len(parts) == 1 or there is None:
+        return there
+    return torch.cat([torch.zeros_like(there) if part is None else part for part in parts])
 
 
 def start(backbone: nn.Module, place: str) -> None:

@@ -49,7 +49,7 @@ class LayerNorm(Leaf):
                 return super().forward(x, **options)
             weight, bias = adapter.fold(weight, bias)
         lone = weight is not None and bias is not None and bias.requires_grad and not weight.requires_grad
-        if not lone or for_cpu(x) or torch.compiler.is_compiling():
+        if not lone or torch.compiler.is_compiling() or for_cpu(x):
             return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
         # Autocast computes norms in fp32.
         half = x.dtype in (torch.float16, torch.bfloat16)

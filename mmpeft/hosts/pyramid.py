@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from mmpeft.hosts.backbone import Backbone
 from mmpeft.hosts.block import NORM, GridBlock
 from mmpeft.hosts.call import Call
-from mmpeft.hosts.host import adapt_as
-from mmpeft.hosts.vit import SelfAttention
+from mmpeft.hosts.vit import TORCH_ATTENTION, SelfAttention
 from mmpeft.methods.cvpt import Attention
 from mmpeft.sites import BRANCH_SITES, STREAM_SITES
 
@@ -24,7 +23,7 @@ class MixBlock(GridBlock):
     parts = {
         'norm1': NORM,
         'attn': (REDUCED, 'mmdet.models.backbones.pvt.SpatialReductionAttention'),
-        'attn.attn': ('torch.nn.modules.activation.MultiheadAttention',),
+        'attn.attn': TORCH_ATTENTION,
         'norm2': NORM,
         'ffn': ('mmseg.models.backbones.mit.MixFFN', 'mmdet.models.backbones.pvt.MixFFN'),
     }
@@ -77,6 +76,7 @@ class PyramidBackbone(Backbone):
     }
 
     def wire(self) -> None:
-        for module in list(self.modules()):
-            if type(module) is nn.MultiheadAttention:
-                adapt_as(module, SelfAttention)
+        self.adapt_all(TORCH_ATTENTION, SelfAttention)
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.reduced = True

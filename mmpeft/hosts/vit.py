@@ -16,7 +16,21 @@ from mmpeft.methods.cvpt import Attention
 from mmpeft.sites import BRANCH_SITES, STREAM_SITES
 
 BLOCK = r'layers\.\d+'
+TORCH_ATTENTION = ('torch.nn.modules.activation.MultiheadAttention',)
 SWIGLU = tuple(f'mmpretrain.models.utils.swiglu_ffn.{name}' for name in ('SwiGLUFFN', 'SwiGLUFFNFused'))
+# The sites of a ViT whose blocks take no tokens beside those of the image.
+NO_PROMPTS = {
+    **dict.fromkeys((*STREAM_SITES, *BRANCH_SITES), BLOCK),
+    'patch_embed': r'patch_embed\.projection',
+    'patch_norm': r'patch_embed\.norm',
+    'norm1': rf'{BLOCK}\.ln1',
+    'qkv': rf'{BLOCK}\.attn\.qkv',
+    'proj': rf'{BLOCK}\.attn\.proj',
+    'norm2': rf'{BLOCK}\.ln2',
+    'fc1': rf'{BLOCK}\.ffn\.(layers\.0\.0|w12)',
+    'fc2': rf'{BLOCK}\.ffn\.(layers\.1|w3)',
+    'output_norm': r'ln[12]',
+}
 
 
 class GridSource(Host):
@@ -64,7 +78,7 @@ class MMSegBlock(ViTBlock):
     parts = {
         'ln1': NORM,
         'attn': ('mmcv.cnn.bricks.transformer.MultiheadAttention',),
-        'attn.attn': ('torch.nn.modules.activation.MultiheadAttention',),
+        'attn.attn': TORCH_ATTENTION,
         'ln2': NORM,
         'ffn': FFN,
     }
@@ -105,11 +119,16 @@ class SelfAttention(Host):
 
     No hook reaches between the projections of the stock module, so this computes the same with
     ``scaled_dot_product_attention``, and without adapters, too, where nothing of it trains: the stock module keeps
-    weights for each head and pair of tokens. In a ViT block key and value are the query; behind a spatial reduction
-    both are of a smaller map.
+    weights for each head and pair of tokens.
+
+    Attributes:
+        reduced: Whether keys and values may be of a smaller map, behind a spatial reduction. Elsewhere they are the
+            query, which the tensors do not tell: what calls this transposes each.
     """
 
+    state = ('reduced',)
     calls_stock = True
+    reduced = False
 
     @staticmethod
     def sizes(module: nn.MultiheadAttention, site: str) -> dict[str, int]:
@@ -129,10 +148,10 @@ class SelfAttention(Host):
             raise ValueError('Adapters inside nn.MultiheadAttention take no masks.')
         x = query.transpose(0, 1)  # as the block around has it in memory
         projection = self.in_proj_weight, self.in_proj_bias
-        if key is query:
-            parts = self.at_linear('qkv', x, *projection).chunk(3, dim=2)
-        else:
+        if self.reduced:
             parts = self.at_projections(x, key.transpose(0, 1), *projection)
+        else:
+            parts = self.at_linear('qkv', x, *projection).chunk(3, dim=2)
         q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         y = y.transpose(1, 2).flatten(2)
@@ -147,18 +166,7 @@ class ViTBackbone(Backbone):
         r'patch_embed\.projection\.bias': 'patch_bias',
         rf'{BLOCK}\.attn\.(qkv\.bias|attn\.in_proj_bias|attn\.out_proj\.bias)': 'qkv_bias',
     }
-    places = {
-        **dict.fromkeys(('input', *STREAM_SITES, *BRANCH_SITES), BLOCK),
-        'patch_embed': r'patch_embed\.projection',
-        'patch_norm': r'patch_embed\.norm',
-        'norm1': rf'{BLOCK}\.ln1',
-        'qkv': rf'{BLOCK}\.attn\.qkv',
-        'proj': rf'{BLOCK}\.attn\.proj',
-        'norm2': rf'{BLOCK}\.ln2',
-        'fc1': rf'{BLOCK}\.ffn\.(layers\.0\.0|w12)',
-        'fc2': rf'{BLOCK}\.ffn\.(layers\.1|w3)',
-        'output_norm': r'ln[12]',
-    }
+    places = {'input': BLOCK, **NO_PROMPTS}
 
     @classmethod
     def shared_sizes(cls, module: nn.Module) -> dict:
@@ -187,6 +195,4 @@ class MMSegViTBackbone(ViTBackbone):
 
     def wire(self) -> None:
         super().wire()
-        for module in list(self.modules()):
-            if type(module) is nn.MultiheadAttention:
-                adapt_as(module, SelfAttention)
+        self.adapt_all(TORCH_ATTENTION, SelfAttention)

@@ -25,7 +25,8 @@ class Attention:
     """The weights of a multi-head self-attention as they are at this moment, for one call: they move and change.
 
     Weights are (C, C), as those of ``nn.Linear``; a bias may be None. ``out_dropout`` is the probability of the
-    dropout after the output projection, and ``fused`` what the weights are views of, where they are.
+    dropout after the output projection, and ``fused`` what the weights are views of, where they are. With a
+    ``cosine_scale``, (heads, 1, 1), scores are cosines times that.
     """
 
     q_weight: Tensor
@@ -39,6 +40,7 @@ class Attention:
     num_heads: int
     out_dropout: float = 0.0
     fused: tuple[Tensor, Tensor | None, nn.Linear] | None = None
+    cosine_scale: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_whole(self.q_weight, self.k_weight, self.v_weight, self.out_weight)
@@ -61,7 +63,8 @@ class Attention:
             return self
         weight, bias, out = self.fused
         attention = Attention.of_fused(cast(weight), cast(bias), out, self.num_heads, self.out_dropout)
-        return replace(attention, out_weight=cast(out.weight), out_bias=cast(out.bias))
+        out_weight, out_bias = cast(out.weight), cast(out.bias)
+        return replace(attention, out_weight=out_weight, out_bias=out_bias, cosine_scale=self.cosine_scale)
 
 
 class CVPT(Method):
@@ -155,7 +158,8 @@ class CVPT(Method):
             prompts, tokens = in_training(prompts.expand(x.shape[0], -1, -1), self.dropout, True), x.shape[1]
         backward = torch.is_grad_enabled() and prompts.requires_grad
         costs = operations(x.shape[2], attention.num_heads, prompts.shape[1], tokens, backward)
-        form = folded if costs[1] < MARGIN * costs[0] else plain
+        # A cosine needs the query itself.
+        form = folded if attention.cosine_scale is None and costs[1] < MARGIN * costs[0] else plain
         drops = self.training and attention.out_dropout > 0
         if form is folded and not (self.beside or drops):
             return folded(x, prompts, attention, residual=True)
@@ -201,9 +205,19 @@ def plain(x: Tensor, prompts: Tensor, attention: Attention) -> Tensor:
     q = _heads(F.linear(x, attention.q_weight, attention.q_bias), attention)
     k = _heads(F.linear(prompts, attention.k_weight, attention.k_bias), attention)
     v = _heads(F.linear(prompts, attention.v_weight, attention.v_bias), attention)
-    size = (x.shape[0], -1, -1, -1)
-    y = F.scaled_dot_product_attention(q, k.expand(size), v.expand(size))
+    size, scale = (x.shape[0], -1, -1, -1), None
+    if attention.cosine_scale is not None:
+        (q, k), scale = cosine(q, k, attention.cosine_scale), 1.0
+    y = F.scaled_dot_product_attention(q, k.expand(size), v.expand(size), scale=scale)
     return F.linear(y.transpose(1, 2).flatten(2), attention.out_weight, attention.out_bias)
+
+
+def cosine(q: Tensor, k: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys whose products are the cosines of the given ones, times ``scale``.
+
+    Shape: ``(B, heads, N, C), (B, heads, P, C), (heads, 1, 1) -> (B, heads, N, C), (B, heads, P, C)``
+    """
+    return (F.normalize(q, dim=-1) * scale).to(q.dtype), F.normalize(k, dim=-1).to(k.dtype)
 
 
 def folded(x: Tensor, prompts: Tensor, attention: Attention, residual: bool = False) -> Tensor:

@@ -5,6 +5,8 @@ from torch import nn
 from mmpeft.methods.method import Tuning
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+# What stock layers call their biases.
+BIASES = ('bias', 'in_proj_bias', 'q_bias', 'v_bias')
 
 
 class Frozen(Tuning):
@@ -32,7 +34,7 @@ class BitFit(Tuning):
     """
 
     def __init__(self, tables: bool = False) -> None:
-        self.leaves = ('bias', 'in_proj_bias', *(['relative_position_bias_table'] if tables else []))
+        self.leaves = (*BIASES, *(['relative_position_bias_table'] if tables else []))
 
     def trained(self, backbone: nn.Module, blocks: list[str]) -> set[str]:
         return {name for name, _ in backbone.named_parameters() if name.rsplit('.', 1)[-1] in self.leaves}

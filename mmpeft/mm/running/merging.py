@@ -33,7 +33,7 @@ class Merged:
     still_ours: tuple[str, ...]
 
     def __str__(self) -> str:
-        folded, kept, options = (len(self.report.folded), self.report.kept, self.report.options)
+        folded, kept, options = (len(self.report.folded), self.report.kept, self.report.settings)
         files = f'{self.checkpoint} and {self.config}'
         if kept:
             line = f'{folded} adapters were folded, {len(kept)} stay because no layer can take them: {kept[0]}'
@@ -42,7 +42,8 @@ class Merged:
         else:
             line = f'{folded} adapters were folded, none stays: {files} are a stock model, which {self.scope} loads.'
         if options:
-            line += f' The config sets {", ".join(options)} to True, because the shifts need biases.'
+            settings = ', '.join(f'{key}={value!r}' for key, value in options.items())
+            line += f' The config sets {settings}, because the shifts need biases.'
         if self.still_ours and not kept:
             line += f' It still names mmpeft at {", ".join(self.still_ours)}.'
         return line
@@ -70,7 +71,7 @@ def merge_checkpoint(config: str, checkpoint: str, out: str, *, cfg_options: Map
     model, loaded = load_trained(cfg, checkpoint)
     backbone = next(iter(adapted_backbones(model).values()))
     report = merge(model)
-    _rewrite(cfg, backbone.adapter_methods if report.kept else (), report.options)
+    _rewrite(cfg, backbone.adapter_methods if report.kept else (), report.settings)
     text = cfg.pretty_text
     state = _fitted(model.state_dict(), text, report.options)
     meta = {**loaded.get('meta', {}), 'cfg': text}
@@ -89,15 +90,17 @@ def _free_paths(out: str) -> tuple[Path, Path]:
     return path, path.with_suffix('.py')
 
 
-def _rewrite(cfg: Config, methods: tuple[dict, ...], options: tuple[str, ...]) -> None:
+def _rewrite(cfg: Config, methods: tuple[dict, ...], options: Mapping[str, Any]) -> None:
     """Give ``cfg`` a backbone with ``methods`` alone, or the stock backbone, whose weights come from the checkpoint."""
     wrapper = cfg.model.backbone
     for part, key in ((wrapper, 'init_cfg'), (wrapper, 'pretrained'), (cfg.model, 'pretrained')):
         part.pop(key, None)
     stock = wrapper.backbone
-    stock.pop('init_cfg', None)
-    stock.pop('pretrained', None)
-    stock.update(dict.fromkeys(options, True))
+    for key in ('init_cfg', 'checkpoint_path'):
+        stock.pop(key, None)
+    if stock.pop('pretrained', None) is True:  # which timm would fetch
+        stock.pretrained = False
+    stock.update(options)
     if methods:
         wrapper.method = list(methods)
         return

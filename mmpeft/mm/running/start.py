@@ -47,7 +47,7 @@ def screen(runner: Runner) -> Iterator[str]:
     yield _line('model', _model(runner))
     yield _line('trains', _trained(runner))
     loader = runner.train_dataloader
-    batch = loader.batch_size or loader.batch_sampler.batch_size
+    batch = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 'several')
     each = f' in each of {runner.world_size} processes' if runner.world_size > 1 else ''
     yield _line('data', f'{len(loader.dataset):,} images, {batch} at a time{each}')
     yield _line('length', _length(runner))

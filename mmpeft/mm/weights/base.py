@@ -15,7 +15,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmpeft.adapter_file import TIMM, WrongBaseError
 from mmpeft.contents import missing_base
-from mmpeft.fingerprint import base_names, base_tensors
+from mmpeft.fingerprint import base_tensors, known_base
 from mmpeft.freeze import is_adapter
 from mmpeft.hosts import Backbone
 from mmpeft.mm.together import in_all
@@ -109,7 +109,7 @@ def _downloads() -> Path:
 def load_base(backbone: Backbone, place: str) -> None:
     """Fill the frozen base from a checkpoint of the backbone or of a model with one."""
     state = state_in(CheckpointLoader.load_checkpoint(place, map_location='cpu'), place)
-    wanted = base_names(backbone)
-    backbone.load_state_dict(
-        {name: state[key] for key in state if (name := key.removeprefix('backbone.')) in wanted}, strict=False
-    )
+    wanted = known_base(backbone)
+    named = ((key.removeprefix('backbone.'), tensor) for key, tensor in state.items())
+    found = {wanted[known]: tensor for name, tensor in named if (known := backbone.known_as(name)) in wanted}
+    backbone.load_state_dict(found, strict=False)
