@@ -9,8 +9,8 @@ from torch import nn
 
 from mmpeft.freeze import tuned_names
 from mmpeft.hosts import BACKBONES, Backbone, Host, PreNormBlock, adapt, find_backbone, find_owner
-from mmpeft.hosts.host import each, layer_tensors
-from mmpeft.hosts.leaf import LayerNorm
+from mmpeft.hosts.host import each, is_one_of, layer_tensors
+from mmpeft.hosts.names import LAYER_NORMS
 from mmpeft.hosts.registration import HOW_TO
 from mmpeft.methods import Frozen, Method, Place, Tuning
 from mmpeft.methods.configs import parse
@@ -197,7 +197,7 @@ def _norms_of_lone_bias(backbone: nn.Module, configs: list[dict]) -> list[str]:
     tuned = set().union(*(tuned_names(backbone, config) for config in configs))
     owners = [name.rpartition('.')[0] for name in tuned if name.endswith('.bias')]
     lone = [name for name in owners if f'{name}.weight' not in tuned]
-    return [name for name in lone if issubclass(find_owner(type(backbone.get_submodule(name))) or Host, LayerNorm)]
+    return [name for name in lone if is_one_of(type(backbone.get_submodule(name)), LAYER_NORMS)]
 
 
 def _transformer_blocks(backbone: nn.Module, option: str) -> list[str]:

@@ -115,7 +115,8 @@ def results(backbone: nn.Module, x: torch.Tensor, form: str, monkeypatch, autoca
     with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
         outputs = backbone(x)
     wanted = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
-    return [*outputs, *torch.autograd.grad([out.float().square().mean() for out in outputs], wanted)]
+    losses = [out.float().square().mean() for out in outputs]
+    return [*outputs, *torch.autograd.grad(losses, wanted, materialize_grads=True)]
 
 
 @pytest.mark.parametrize('method', METHODS)

@@ -50,7 +50,8 @@ class LayerNorm(Leaf):
             weight, bias = adapter.fold(weight, bias)
         lone = weight is not None and bias is not None and bias.requires_grad and not weight.requires_grad
         if not lone or torch.compiler.is_compiling() or for_cpu(x):
-            return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+            affine = self.normalized_shape, weight, bias, self.eps
+            return F.layer_norm(x, *affine) if self.adapters else super().forward(x, **options)
         # Autocast computes norms in fp32.
         half = x.dtype in (torch.float16, torch.bfloat16)
         x = x.float() if half and torch.is_autocast_enabled(x.device.type) else x

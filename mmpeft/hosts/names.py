@@ -6,3 +6,9 @@ INITIALISERS = 'mmengine.model.weight_init'
 CHECKPOINTING = 'mmengine.runner.activation_checkpointing'
 # Linear layers: torch's, and mmcv's, which is the same but for empty input in torch 1.4.
 LINEAR = ('torch.nn.modules.linear.Linear', 'mmcv.cnn.bricks.wrappers.Linear')
+# Layer norms of channels that lie last, or that their host moves there.
+LAYER_NORMS = (
+    'torch.nn.modules.normalization.LayerNorm',
+    'mmpretrain.models.utils.norm.LayerNorm2d',
+    'timm.layers.norm.LayerNorm',
+)
