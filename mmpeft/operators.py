@@ -54,8 +54,8 @@ def batch_norm_backward(grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, wei
     mean, rstd, weight = (tensor.to(dtype_of_sums(x)) for tensor in (mean, rstd, weight))
     if not x.numel():  # of no rows the kernel makes no sums
         return torch.zeros_like(weight), torch.zeros_like(weight)
-    # As maps of height 1 and width 1 that are channels last in memory.
-    maps = (tensor.flatten(0, -2).T[None, :, :, None] for tensor in (grad, x))
+    # As maps of height 1 and width 1 that are channels last in memory, both: a CPU's kernel asks how one of them lies.
+    maps = (tensor.flatten(0, -2).contiguous().T[None, :, :, None] for tensor in (grad, x))
     wanted = [False, True, True]
     return aten.native_batch_norm_backward(*maps, weight, None, None, mean, rstd, True, 0.0, wanted)[1:]
 

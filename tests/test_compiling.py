@@ -201,9 +201,9 @@ def rank_main(rank: int, folder) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize('host', HOSTS)
 def test_every_host_computes_the_same(host, graphs):
-    methods = [PLAIN, dict(type='SSF', sites=['norm1', 'norm2', 'fc1', 'fc2'])]
-    for x in (image(40, 48, 1), image(64, 48, 2)):
-        agree(pair(host, methods), x, most=1e-3)
+    methods = [PLAIN, dict(type='SSF', sites=['norm1', 'fc1', 'fc2'])]
+    for batch in (1, 2):
+        agree(pair(host, methods), image(40, 48, batch), most=1e-3)
     assert graphs and not compiling._failed
 
 

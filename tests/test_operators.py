@@ -99,3 +99,14 @@ def test_a_dropout_mask_keeps_its_share_and_does_not_depend_on_how_a_tensor_lies
     assert torch.equal(operators.dropout_mask(torch.empty(50, 200).T, 0.3), mask)
     torch.manual_seed(0)
     assert torch.equal(F.dropout(torch.ones(200, 50), 0.3) > 0, mask)
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_gradients_of_a_scale_do_not_depend_on_how_tensors_lie_in_memory(batch):
+    grad, x = torch.randn(2, batch, 30, 8)
+    expected = (grad * x).sum((0, 1)), grad.sum((0, 1))
+    turned = [tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in (grad, x)]
+    for pair in ((grad, turned[1]), (turned[0], x), turned):
+        found = operators.batch_norm_backward(*pair, torch.zeros(8), torch.ones(8), torch.ones(8))
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
