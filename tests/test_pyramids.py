@@ -61,7 +61,7 @@ def test_a_position_embedding_among_the_blocks_is_no_block_and_an_identity_has_n
     without = injected('mmdet PVT', dict(type='Mona', bottleneck=4), use_abs_pos_embed=False)
     assert without.blocks_of(without)[0] == 'layers.0.1.0'
     mmpeft.inject(HOSTS['mmdet PVTv2'](), dict(type='SSF', sites=['output_norm']))
-    with pytest.raises(ValueError, match='No place of SSF matches'):
+    with pytest.raises(ValueError, match="has no site 'output_norm'"):
         mmpeft.inject(HOSTS['mmdet PVT'](), dict(type='SSF', sites=['output_norm']))
 
 
