@@ -64,8 +64,7 @@ CASES = [
     'mona_swin_star_kld',
     'lora_dinov2_coco',
     'mona_dinov2_ade20k',
-    'ssf_dinov3_coco',
-    'lora_dinov3_ade20k',
+    *(f'{method}_dinov3_{task}' for method in ('frozen', 'full', 'lora', 'mona', 'ssf') for task in ('coco', 'ade20k')),
 ]
 WIDTHS = [8, 16, 40, 64]
 PYRAMID, TWINS = dict(embed_dims=8), dict(embed_dims=WIDTHS, num_heads=[1, 2, 5, 8])
