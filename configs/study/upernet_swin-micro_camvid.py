@@ -104,7 +104,7 @@ heldout = dict(
     indices=[*range(0, 101, 3)],
 )
 
-iterations = 100
+iterations = 200
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=50)
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05))
