@@ -95,6 +95,7 @@ REFUSED = {
     ),
     'unknown site': (dict(MONA, sites=['qkw']), ValueError, "Unknown site 'qkw'; known sites: before_attn"),
     'sites as text': (dict(MONA, sites='after_attn'), ValueError, "sites is a list of places, .* got 'after_attn'"),
+    'no site': (dict(MONA, sites=[]), ValueError, r'sites is a list of places, .* got \[\]'),
     'no pattern': (dict(MONA, blocks='('), ValueError, r"blocks is a regular expression, got '\(': missing \)"),
     'pattern of numbers': (dict(MONA, blocks=3), ValueError, 'blocks is a regular expression, got 3'),
     'size as text': (dict(type='Mona', bottleneck='64'), ValueError, "Mona takes bottleneck as int, got '64'"),

@@ -37,13 +37,14 @@ def _parse_one(config: dict) -> dict:
             raise ValueError(f'{name} has no option {option!r}; its options: {", ".join(known)}.')
         if option in options:
             check_option(cls, option, value)
-    _check_sites(config.get('sites', ()))
+    if 'sites' in config:
+        _check_sites(config['sites'])
     _check_pattern(config.get('blocks', ''))
     return config
 
 
 def _check_sites(sites: Sequence[str]) -> None:
-    if isinstance(sites, str) or not isinstance(sites, Sequence):
+    if isinstance(sites, str) or not isinstance(sites, Sequence) or not sites:
         raise ValueError(f"sites is a list of places, such as ['after_attn'], got {sites!r}.")
     for site in sites:
         if site not in SITES:
