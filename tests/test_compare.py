@@ -13,6 +13,7 @@ from tiny_data import SEGMENTOR, tool, write_data
 
 from mmpeft.mm.reports.runs import read_run
 from mmpeft.mm.reports.tables import write_csv
+from mmpeft.mm.running.holdout import heldout_training_dataset
 from mmpeft.mm.studies.outcomes import Outcome, in_words, read_rows, rows_of, table
 from mmpeft.mm.studies.study_plots import draw_curves, draw_fractions, draw_scores
 from mmpeft.mm.studies.timing import Cost, measure_costs, seconds_of_a_run
@@ -195,6 +196,14 @@ def test_images_are_held_out_of_all_runs_and_shares_lie_inside_each_other(tmp_pa
     }
     assert [row.fraction for row in read_rows(out / 'compare.csv')] == [0.2, 0.5, 1]
     assert (out / 'fractions.png').is_file() and '| SSF | 20% | ' in (out / 'compare.md').read_text()
+
+
+def test_what_the_config_holds_out_is_the_same_beside_a_share(config):
+    stock = stock_config(str(config), None)
+    stock.heldout = dict(data_prefix=dict(img_path='other'))
+    trials = (Trial('SSF', 1e-3, 0, fraction) for fraction in (0.1, 1))
+    whole = [heldout_training_dataset(config_of(stock, dict(type='SSF'), trial, {0.1: 'part.txt'})) for trial in trials]
+    assert whole[0].get('ann_file', '') == whole[1].get('ann_file', '') != 'part.txt'
 
 
 def _with_base(root):

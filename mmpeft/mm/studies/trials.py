@@ -70,6 +70,7 @@ def config_of(stock: Config, method: Mapping[str, Any], trial: Trial, annotation
     cfg.randomness = {**cfg.get('randomness', {}), 'seed': trial.seed}
     if trial.fraction in annotations:
         _, dataset = next(leaves('', cfg.train_dataloader.dataset))
+        cfg.heldout.setdefault('ann_file', dataset.get('ann_file', ''))  # it is the training set, with other options
         dataset.ann_file = annotations[trial.fraction]
     if trial.fraction != 1 and cfg.train_cfg.get('max_epochs'):  # as many iterations as with all images
         times = max(1, round(1 / trial.fraction))
