@@ -16,11 +16,14 @@ def draw_scores(rows: Sequence[Row], path: Path) -> None:
     """The mean score of each method against its trained parameters, with one deviation up and down."""
     figure = new_figure(7, 4.5)
     ax = figure.subplots()
-    for number, row in enumerate(row for row in rows if row.score is not None):
+    shown = [row for row in rows if row.score is not None]
+    by_size = sorted(shown, key=lambda row: row.trainable)
+    for number, row in enumerate(shown):
         at = row.trainable or min(other.trainable for other in rows if other.trainable) / 3
         ax.errorbar(at, row.score, row.deviation or 0, marker='o', capsize=3, color=f'C{number}')
         name = row.method if row.trainable else f'{row.method} (none trained)'
-        ax.annotate(name, (at, row.score), xytext=(6, 4), textcoords='offset points', fontsize=8)
+        side = (4, -11)[by_size.index(row) % 2]  # neighbours do not write over each other
+        ax.annotate(name, (at, row.score), xytext=(6, side), textcoords='offset points', fontsize=8)
     ax.set_xscale('log')
     ax.set_xlabel('trained parameters of the backbone, M')
     ax.margins(0.15)
