@@ -1,6 +1,6 @@
 # Mona in the frozen micro Swin on the digits: what `make demo` runs.
 #
-# Trains the adapters, the neck and the head.
+# Trains the adapters, the neck and the head, at three times the rate of full fine-tuning: docs/demo.md has both rates.
 #
 #   python tools/train.py configs/demo/mona_swin-micro_digits.py
 _base_ = './full_swin-micro_digits.py'
@@ -13,4 +13,4 @@ model = dict(
         backbone={{_base_.model.backbone}},
     )
 )
-optim_wrapper = dict(constructor='mmpeft.AdapterOptimWrapperConstructor')
+optim_wrapper = dict(constructor='mmpeft.AdapterOptimWrapperConstructor', optimizer=dict(lr=3e-3))
