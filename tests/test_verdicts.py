@@ -43,6 +43,7 @@ TABLE = [
     ('coco', 'area 0', every(area=0), PROBLEM, PROBLEM),
     ('coco', 'one area of 0', first(area=0), PROBLEM, PROBLEM),
     ('coco', 'all crowds', every(iscrowd=1), PROBLEM, PROBLEM),
+    ('coco', 'an iscrowd of -5', first(iscrowd=-5), PROBLEM, PROBLEM),
     ('coco', 'all ignored', every(ignore=1), PROBLEM, PROBLEM),
     ('coco', 'boxes as shares of the image', every(bbox=[0.1, 0.2, 0.3, 0.4]), PROBLEM, PROBLEM),
     ('coco', 'boxes given as text', first(bbox=['8', '16', '24', '24']), PROBLEM, PROBLEM),

@@ -144,6 +144,8 @@ def _read_objects(
         if text:
             record.problems.append((kinds.TEXT_NUMBER, f'{" and ".join(text)} of {where}'))
             continue
+        if entry.get('iscrowd', 0) not in (0, 1):
+            record.problems.append((kinds.CROWD_VALUE, f'{entry["iscrowd"]} of {where}'))
         record.classes.append(name)
         boxes[entry['image_id']].append((left, top, left + width, top + height))
         if record.size is not None:

@@ -12,6 +12,7 @@ SAME_FILE = 'image files under two ids: each entry is trained on with its own ob
 SAME_ID = 'annotations with the id of another'
 SAME_CATEGORY = 'categories with the id or the name of another'
 LACKING_KEY = 'annotations without a key that training or the metric reads'
+CROWD_VALUE = 'annotations whose iscrowd is neither 0 nor 1'
 NO_AREA = 'boxes without an area, or less than 1 px wide or high, which mmdet leaves out'
 EMPTY_BOX = 'objects without an area, on which losses become inf or nan'
 AREA_ZERO = 'objects whose area is given as 0, which mmdet leaves out'
