@@ -1,9 +1,7 @@
 import pytest
 import torch
-from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
-from mmengine.visualization import Visualizer
-from tiny import RARELY
+from tiny import RARELY, forget_runs
 
 # Tiny tensors: a second thread only waits for the first.
 torch.set_num_threads(1)
@@ -31,11 +29,8 @@ def _plain_config_text():
 
 @pytest.fixture(autouse=True)
 def _fresh_state():
-    """One seed and one scope for every test, and none of mmengine's objects that a run leaves behind by name.
-
-    They are named by the second, so a run would write into the log of another that started in the same one.
-    """
+    """One seed and one scope for every test, and nothing of the runs before it."""
     torch.manual_seed(0)
-    for cls in (DefaultScope, MMLogger, MessageHub, Visualizer, *Visualizer.__subclasses__()):
-        cls._instance_dict.clear()
+    forget_runs()
+    DefaultScope._instance_dict.clear()
     init_default_scope('mmdet')

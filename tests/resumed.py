@@ -9,11 +9,10 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
+from tiny import forget_runs
 from torch import nn
 
 # Serializing eight points would take most of the time of a run, in a collection of garbage.
@@ -106,9 +105,8 @@ def config(
 
 
 def run(cfg: Config) -> Runner:
-    """Train as a new process would: mmengine shares its objects between runs that start in the same second."""
-    for cls in (MMLogger, MessageHub, Visualizer):
-        cls._instance_dict.clear()
+    """Train as a new process would."""
+    forget_runs()
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner

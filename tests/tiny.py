@@ -8,9 +8,11 @@ import mmseg.models
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch import nn
 
 SIZES = dict(embed_dims=8, depths=(1, 2, 1, 1), num_heads=(1, 1, 2, 2))
@@ -255,6 +257,15 @@ def with_constructor(cfg: Config) -> Config:
     """The same, with the constructor that the one-line hook names where the config names none."""
     cfg.optim_wrapper.setdefault('constructor', 'mmpeft.AdapterOptimWrapperConstructor')
     return cfg
+
+
+def forget_runs() -> None:
+    """Drop mmengine's objects that a run leaves behind by name, as a new process has none of them.
+
+    They are named by the second, so a run would write into the log of another that started in the same one.
+    """
+    for cls in (MMLogger, MessageHub, Visualizer, *Visualizer.__subclasses__()):
+        cls._instance_dict.clear()
 
 
 def trained(cfg: Config) -> Runner:

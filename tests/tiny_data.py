@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tiny import forget_runs
 
 MAIN = 'configs/mona_swin_coco.py'
 CLASSES = ('disk', 'square')
@@ -74,7 +75,8 @@ val_cfg = val_dataloader = val_evaluator = None
 
 
 def tool(name: str):
-    """A tool as a module; ``tools`` is no package, and ``test`` is a module of Python's own."""
+    """A tool as a module in a new process; ``tools`` is no package, and ``test`` is a module of Python's own."""
+    forget_runs()
     spec = importlib.util.spec_from_file_location(f'tools_{name}', f'tools/{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
