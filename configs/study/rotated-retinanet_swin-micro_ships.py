@@ -23,10 +23,11 @@ model = dict(
         depths=[2, 2, 6, 2],
         num_heads=[1, 2, 4, 8],
         window_size=7,
+        out_indices=(1, 2, 3),
         drop_path_rate=0.0,
         init_cfg=dict(type='Pretrained', checkpoint='{{ fileDirname }}/../demo/swin_micro.safetensors'),
     ),
-    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
+    neck=dict(in_channels=[64, 128, 256], start_level=0, out_channels=64),
     bbox_head=dict(num_classes=1, in_channels=64, feat_channels=64, stacked_convs=2),
 )
 
