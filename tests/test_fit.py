@@ -71,6 +71,14 @@ def test_a_work_dir_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch)
         check_work_dir(str(tmp_path / 'work'))
 
 
+def test_indices_of_images_that_are_not_there_are_refused(config, tmp_path):
+    change = "train_dataloader['dataset']['dataset'] = dict(dataset, indices={})\n"
+    text = error_of('train', config(change.format([0, 4])), '--work-dir', tmp_path / 'work')
+    assert text == 'error: train_dataloader.dataset.dataset.indices goes up to 4, and the last of its 4 images is 3.'
+    for indices in ([0, 3], 100):
+        tool('train').main([config(change.format(indices)), '--work-dir', f'{tmp_path}/work{indices}'])
+
+
 @pytest.fixture
 def trained(config, tmp_path):
     """A config and the checkpoint of its run."""

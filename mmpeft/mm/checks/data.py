@@ -77,7 +77,7 @@ def check_parts(
         at_most: Look at no more images and label maps of a part than that.
 
     Raises:
-        UserError: The classes are no tuple, or the heads do not fit them.
+        UserError: The classes are no tuple, the heads do not fit them, or ``indices`` names images that are not there.
     """
     first: list[PartReport] = []
     for split in splits:
@@ -89,11 +89,19 @@ def check_parts(
             if _is_first_process() and not _for_a_server(cfg, split):
                 classes, labels = known.classes, known.labels
                 report = check_part(known.format, known.root, known.part, classes, decode, labels, at_most)
+                _check_indices(key, dataset.get('indices'), report.images)
                 same_order([*first[:1], report])
                 if known.format == 'coco':
                     first.append(report)
                     _check_truth(report, cfg, split, known)
                 yield report
+
+
+def _check_indices(key: str, indices: int | Sequence[int] | None, images: int) -> None:
+    """Refuse a choice of images that the data set has not; a number takes as many of the first as there are."""
+    if images and isinstance(indices, Sequence) and indices and max(indices) >= images:
+        last = max(indices)
+        raise UserError(f'{key}.indices goes up to {last}, and the last of its {images} images is {images - 1}.')
 
 
 def _check_truth(report: PartReport, cfg: Config, split: str, known: Described) -> None:
