@@ -1,7 +1,7 @@
 # Full fine-tuning of the micro Swin on ships as rotated boxes, small enough for a CPU: one of the sets of
 # docs/results.md.
 #
-# Trains every parameter of the backbone, and the neck and the head.
+# Trains every parameter of the backbone, and the neck and the heads.
 #
 #   SHIPS=data/ships python tools/train.py configs/study/oriented-rcnn_swin-micro_ships.py
 #   SHIPS=data/ships python tools/compare.py configs/study/oriented-rcnn_swin-micro_ships.py \

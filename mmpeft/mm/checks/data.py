@@ -99,8 +99,8 @@ def check_parts(
 
 def _check_indices(key: str, indices: int | Sequence[int] | None, images: int) -> None:
     """Refuse a choice of images that the data set has not; a number takes as many of the first as there are."""
-    if images and isinstance(indices, Sequence) and indices and max(indices) >= images:
-        last = max(indices)
+    last = max(indices, default=0) if isinstance(indices, Sequence) else 0
+    if 0 < images <= last:
         raise UserError(f'{key}.indices goes up to {last}, and the last of its {images} images is {images - 1}.')
 
 
