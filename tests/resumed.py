@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
-from tiny import forget_runs
+from tiny import trained
 from torch import nn
 
 # Serializing eight points would take most of the time of a run, in a collection of garbage.
@@ -104,20 +104,12 @@ def config(
     return Config(cfg | changes)
 
 
-def run(cfg: Config) -> Runner:
-    """Train as a new process would."""
-    forget_runs()
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    return runner
-
-
 def killed(cfg: Config, at: str, count: int, priority: str = 'HIGHEST') -> None:
     """Run ``cfg`` until the ``count``-th call of the hook method ``at``."""
     cfg = cfg.copy()
     cfg.custom_hooks = [*cfg.custom_hooks, dict(type='KillHook', at=at, count=count, priority=priority)]
     try:
-        run(cfg)
+        trained(cfg)
     except Killed:
         return
     raise AssertionError(f'{at} was not called {count} times')
@@ -129,7 +121,7 @@ def resumed(cfg: Config) -> Runner:
     np.random.seed(0)
     cfg = cfg.copy()
     cfg.resume = True
-    return run(cfg)
+    return trained(cfg)
 
 
 def final(runner: Runner) -> dict[str, torch.Tensor]:

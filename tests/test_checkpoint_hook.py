@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import CheckpointHook as StockCheckpointHook
-from resumed import Killed, config, final, resumed, run
-from tiny import same
+from resumed import Killed, config, final, resumed
+from tiny import same, trained
 
 from mmpeft.mm.saving.checkpoint_hook import CheckpointHook, WholeFiles
 
@@ -42,7 +42,7 @@ def steps(monkeypatch):
 
 
 def test_the_new_file_and_last_checkpoint_come_first_and_the_deletion_last(tmp_path, steps):
-    run(config(tmp_path, default_hooks=saving(max_keep_ckpts=1)))
+    trained(config(tmp_path, default_hooks=saving(max_keep_ckpts=1)))
     assert steps[0] == [
         'rename epoch_1.pth',
         'rename last_checkpoint',
@@ -61,10 +61,10 @@ def test_a_kill_between_any_two_steps_of_saving_costs_nothing(tmp_path, steps, a
     cfg = config(tmp_path / 'broken', default_hooks=saving(max_keep_ckpts=1))
     steps[1].append(at)
     with pytest.raises(Killed):
-        run(cfg)
+        trained(cfg)
     steps[1].clear()
     end = final(resumed(cfg))
-    assert same(end, final(run(config(tmp_path / 'unbroken'))))
+    assert same(end, final(trained(config(tmp_path / 'unbroken'))))
     assert names(tmp_path / 'broken', '*') == names(tmp_path / 'broken', '[!.]*')
     assert names(tmp_path / 'broken') == ['epoch_3.pth']
 
@@ -82,7 +82,7 @@ def test_a_file_that_is_cut_off_never_gets_the_name_of_a_checkpoint(tmp_path, mo
 
     monkeypatch.setattr(os, 'fsync', cut)
     with pytest.raises(Killed):
-        run(config(tmp_path))
+        trained(config(tmp_path))
     assert names(tmp_path) == ['epoch_1.pth'] and (tmp_path / 'last_checkpoint').read_text().endswith('epoch_1.pth')
     monkeypatch.undo()
     resumed(config(tmp_path))
@@ -90,7 +90,7 @@ def test_a_file_that_is_cut_off_never_gets_the_name_of_a_checkpoint(tmp_path, mo
 
 
 def test_the_best_checkpoint_is_deleted_when_the_better_one_is_there(tmp_path, steps):
-    run(config(tmp_path, default_hooks=saving(save_best='score', rule='greater')))
+    trained(config(tmp_path, default_hooks=saving(save_best='score', rule='greater')))
     done = [step for step in steps[0] if 'best' in step]
     (best,) = names(tmp_path, 'best_*')
     assert done[-2:] == [f'rename {best}', 'delete best_score_epoch_1.pth']
@@ -98,15 +98,17 @@ def test_the_best_checkpoint_is_deleted_when_the_better_one_is_there(tmp_path, s
 
 def test_it_keeps_and_names_the_files_that_the_stock_hook_does(tmp_path):
     options = dict(max_keep_ckpts=2, save_best='score', rule='greater', filename_tmpl='at_{}.pth')
-    run(config(tmp_path / 'ours', default_hooks=saving(**options)))
-    run(config(tmp_path / 'stock', default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, **options))))
+    trained(config(tmp_path / 'ours', default_hooks=saving(**options)))
+    trained(
+        config(tmp_path / 'stock', default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, **options)))
+    )
     assert names(tmp_path / 'ours') == names(tmp_path / 'stock')
     both = [torch.load(tmp_path / name / 'at_3.pth', weights_only=False) for name in ('ours', 'stock')]
     assert both[0].keys() == both[1].keys() and same(both[0]['state_dict'], both[1]['state_dict'])
 
 
 def test_checkpoints_go_to_out_dir_and_last_checkpoint_to_the_work_dir(tmp_path):
-    run(config(tmp_path / 'work', default_hooks=saving(out_dir=str(tmp_path / 'out'))))
+    trained(config(tmp_path / 'work', default_hooks=saving(out_dir=str(tmp_path / 'out'))))
     last = (tmp_path / 'work/last_checkpoint').read_text()
     assert last == str(tmp_path / 'out/work/epoch_3.pth') and Path(last).is_file()
 
@@ -117,7 +119,7 @@ def test_other_places_than_the_local_disk_keep_the_way_of_mmengine(tmp_path, mon
     monkeypatch.setattr(
         StockCheckpointHook, '_save_checkpoint_with_step', lambda self, *args: saved.append(stock(self, *args))
     )
-    run(config(tmp_path, default_hooks=saving(file_client_args=dict(backend='disk'))))
+    trained(config(tmp_path, default_hooks=saving(file_client_args=dict(backend='disk'))))
     assert len(saved) == 3 and names(tmp_path) == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
 
 

@@ -14,7 +14,7 @@ def test_a_compiled_model_writes_the_adapter_file_of_a_plain_one(tmp_path):
     for name, compiled in (('plain', False), ('compiled', dict(backend='eager'))):
         hooks = [dict(type='mmpeft.AdapterReportHook'), dict(type='mmpeft.AdapterCheckpointHook')]
         backbone = wrapped(pretrained(tmp_path), dict(MONA, dropout=0.0))
-        trained(runner_config(tmp_path / name, backbone, custom_hooks=hooks, experiment_name=name, compile=compiled))
+        trained(runner_config(tmp_path / name, backbone, custom_hooks=hooks, compile=compiled))
         files.append(read_adapters(tmp_path / name / 'adapters_last.safetensors'))
     plain, compiled = files
     assert plain.info == compiled.info

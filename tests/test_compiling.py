@@ -224,7 +224,7 @@ def test_a_runner_trains_an_average_too_and_writes_the_adapter_file_of_one_that_
     for compile in (False, True):
         backbone = wrapped(pretrained(tmp_path, with_cp=True), PLAIN, compile=compile)
         folder = tmp_path / str(compile)
-        runner = trained(runner_config(folder, backbone, custom_hooks=hooks, experiment_name=f'{tmp_path}{compile}'))
+        runner = trained(runner_config(folder, backbone, custom_hooks=hooks))
         files.append(read_adapters(folder / 'adapters_last.safetensors'))
     assert runner.model.backbone.stages[0].blocks[0].compiles and not compiling._failed
     # Mona and feed-forwards of four widths, and the first Mona, whose input needs no gradient.

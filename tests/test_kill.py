@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from resumed import config, run, saved
-from tiny import same
+from resumed import config, saved
+from tiny import same, trained
 
 ROUNDS = 20
 CHILD = """
@@ -20,6 +20,7 @@ from mmengine.hooks import Hook
 from yapf.yapflib import yapf_api
 
 import resumed
+from tiny import trained
 from mmpeft.mm.saving.resume import find_resumable
 
 class Begin(Hook):
@@ -32,7 +33,7 @@ work_dir, loop, ema, rounds = sys.argv[1:]
 last = find_resumable(work_dir)
 cfg = resumed.config(Path(work_dir), loop, ema == 'ema', int(rounds), resume=last is not None, load_from=last)
 cfg.custom_hooks.append(dict(type=Begin))
-resumed.run(cfg)
+trained(cfg)
 print('end', flush=True)
 """
 
@@ -60,5 +61,5 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path, 
     kills = 0
     while not run_for(draw.uniform(0, 0.5) if kills < 4 else 60, tmp_path / 'broken', loop, ema):
         kills += 1
-    run(config(tmp_path / 'unbroken', loop, ema, ROUNDS))
+    trained(config(tmp_path / 'unbroken', loop, ema, ROUNDS))
     assert kills and same(saved(tmp_path / 'broken'), saved(tmp_path / 'unbroken'))

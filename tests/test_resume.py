@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from resumed import DATA, NoisyMetric, config, final, killed, resumed, run
-from tiny import same
+from resumed import DATA, NoisyMetric, config, final, killed, resumed
+from tiny import same, trained
 
 from mmpeft.random_state import random_state, set_random_state
 
@@ -19,7 +19,7 @@ MOMENTS = [('before_train_iter', 7, 'LOWEST'), ('before_val_iter', 3, 'HIGHEST')
 @pytest.fixture(scope='module')
 def unbroken(tmp_path_factory):
     """What each case ends with when nothing interrupts it."""
-    return {case: final(run(config(tmp_path_factory.mktemp('unbroken'), *case))) for case in CASES}
+    return {case: final(trained(config(tmp_path_factory.mktemp('unbroken'), *case))) for case in CASES}
 
 
 @pytest.mark.parametrize('moment', MOMENTS, ids=lambda moment: moment[0])
@@ -43,7 +43,7 @@ def test_without_the_hook_a_resumed_run_ends_elsewhere(tmp_path, unbroken, loop)
 
 def with_changes(tmp_path, loop, moment=('before_train_iter', 7), **changes):
     """The ends of an unbroken and of an interrupted run with other settings than those of the matrix."""
-    reference = final(run(config(tmp_path / 'unbroken', loop, **changes)))
+    reference = final(trained(config(tmp_path / 'unbroken', loop, **changes)))
     killed(config(tmp_path / 'broken', loop, **changes), *moment)
     return reference, final(resumed(config(tmp_path / 'broken', loop, **changes)))
 
@@ -78,7 +78,7 @@ def test_a_run_without_a_seed_keeps_the_order_that_its_sampler_drew(tmp_path, mo
         'resumed.ShakenDataset.prepare_data', lambda self, i: indices.append(i) or dict(inputs=torch.ones(4) * i)
     )
     changes = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
-    run(config(tmp_path / 'unbroken', loop, seed=100, **changes))
+    trained(config(tmp_path / 'unbroken', loop, seed=100, **changes))
     unbroken = indices[-6:]
     killed(config(tmp_path / 'broken', loop, seed=None, **changes), 'before_train_iter', 7)
     resumed(config(tmp_path / 'broken', loop, seed=None, **changes))
@@ -138,7 +138,7 @@ def test_a_checkpoint_that_is_saved_again_in_a_validation_is_exact(tmp_path, loo
 
 def test_validation_leaves_no_trace_in_the_generators(tmp_path, unbroken):
     changes = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
-    assert same(final(run(config(tmp_path, 'epochs', **changes))), unbroken['epochs', False])
+    assert same(final(trained(config(tmp_path, 'epochs', **changes))), unbroken['epochs', False])
 
 
 def test_the_generators_go_on_where_they_were_saved():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook as StockCheckpointHook
-from resumed import config, run
+from resumed import config
 from tiny import pretrained, runner_config, trained, wrapped
 from tiny_data import MAIN, main_options, write_data
 
@@ -23,7 +23,7 @@ OURS = dict(type='mmpeft.ExactResumeHook')
 @pytest.fixture
 def work_dir(tmp_path):
     """The work dir of three epochs, whose files were written in this order."""
-    run(config(tmp_path, default_hooks=dict(checkpoint=dict(type='mmpeft.CheckpointHook', interval=1))))
+    trained(config(tmp_path, default_hooks=dict(checkpoint=dict(type='mmpeft.CheckpointHook', interval=1))))
     for epoch in (1, 2, 3):
         os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
     return tmp_path

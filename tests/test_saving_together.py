@@ -9,7 +9,8 @@ import torch
 import torch.multiprocessing as mp
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
-from resumed import ShakenDataset, config, killed, resumed, run
+from resumed import ShakenDataset, config, killed, resumed
+from tiny import trained
 from torch import nn
 
 from mmpeft.mm.saving.resume_hook import _gradients_for
@@ -74,7 +75,7 @@ def train_without_room(rank: int, cfg) -> None:
     """The first process cannot write its checkpoint."""
     if rank == 0:
         (Path(cfg.work_dir) / 'iter_3.pth').mkdir(parents=True)
-    run(cfg)
+    trained(cfg)
 
 
 def rank_main(rank: int, folder: Path) -> None:
@@ -90,7 +91,7 @@ def rank_main(rank: int, folder: Path) -> None:
     attempt(own, 'disk', lambda: train_without_room(rank, accumulating(folder / 'full')))
     stock = accumulating(folder / 'stock')
     stock.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=3)
-    attempt(own, 'stock', lambda: run(stock))
+    attempt(own, 'stock', lambda: trained(stock))
     torch.distributed.destroy_process_group()
 
 

@@ -269,6 +269,8 @@ def forget_runs() -> None:
 
 
 def trained(cfg: Config) -> Runner:
+    """Train as a new process would."""
+    forget_runs()
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner
